@@ -1,0 +1,1 @@
+"""Attribution maps for image classifiers as function transformations in JAX."""

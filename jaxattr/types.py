@@ -1,0 +1,32 @@
+"""The contracts of the library, each stated once."""
+
+from typing import Protocol, TypeAlias
+
+import jax
+
+Array: TypeAlias = jax.Array
+Key: TypeAlias = jax.Array
+
+
+class Fun(Protocol):
+    """A classifier: images `(B, H, W, C)` to logits `(B, K)`, any JAX callable.
+
+    Parameters come by closure. When they are arguments of a surrounding `jax.jit`, none of them
+    is baked into the program as a constant.
+    """
+
+    def __call__(self, x: Array, /) -> Array:
+        """Return the logits of a batch of images."""
+        ...
+
+
+class Attribution(Protocol):
+    """A map of evidence: images `(B, H, W, C)` and classes `(B,)` to signed scores.
+
+    Pixel methods return the shape of `x`, spatial ones `(B, H, W, 1)`. Methods that draw random
+    numbers need `key`; the others accept and ignore it.
+    """
+
+    def __call__(self, x: Array, target: Array, *, key: Key | None = None) -> Array:
+        """Return the attribution maps of a batch of images."""
+        ...
