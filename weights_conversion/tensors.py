@@ -1,0 +1,136 @@
+"""Tensors as a checkpoint describes them: strided windows on storages in a file."""
+
+import mmap
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+MAX_EXPANDED = 2**28  # elements of a tensor that repeats its storage, e.g. one made by `expand`
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or must not be: damaged, forged, or of an unknown form."""
+
+
+DTYPES: Mapping[str, np.dtype] = {
+    name: np.dtype(getattr(ml_dtypes, name, None) or name)
+    for name in (
+        "bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 float16 bfloat16 float32 float64 "
+        "complex64 complex128 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz "
+        "float8_e8m0fnu"
+    ).split()
+} | ({"complex32": np.dtype(ml_dtypes.complex32)} if hasattr(ml_dtypes, "complex32") else {})
+"""torch's dtypes by name, as NumPy's. bfloat16, complex32 and the float8 family are ml_dtypes'."""
+
+
+class Storage(NamedTuple):
+    """A run of `size` elements in the storage called `key`; `dtype=None` counts bytes."""
+
+    key: str
+    dtype: np.dtype | None
+    start: int
+    size: int
+
+
+class Tensor(NamedTuple):
+    """A tensor of a checkpoint, not read yet. Offset and strides count elements."""
+
+    storage: Storage
+    dtype: np.dtype
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    conjugate: bool = False
+    negative: bool = False
+
+
+class Region(NamedTuple):
+    """Where the bytes of a storage lie in the file, and their CRC-32 where the format has one."""
+
+    start: int
+    size: int
+    crc: int | None = None
+
+
+class Contents(NamedTuple):
+    """What a file of torch's holds: the saved object, its storages, the order of its bytes."""
+
+    value: Any
+    regions: dict[str, Region]
+    little_endian: bool
+
+
+def rebuild(
+    storage: Any, offset: Any, shape: Any, strides: Any, dtype: Any, flags: Any = None
+) -> Tensor:
+    """Describe a tensor from what a pickle says of it, after checking every number.
+
+    Raises:
+        CheckpointError: a number is not a count, or the tensor reaches outside its storage.
+    """
+    if not isinstance(storage, Storage):
+        raise CheckpointError("a tensor is rebuilt from something that is not a storage")
+    if not (isinstance(shape, tuple) and isinstance(strides, tuple)):
+        raise CheckpointError("a tensor's shape or strides are not tuples")
+    numbers = (offset, *shape, *strides)
+    if not all(type(n) is int and 0 <= n < 2**63 for n in numbers) or len(shape) > 64:
+        raise CheckpointError("a tensor's shape, strides or offset are not counts")
+    if len(shape) != len(strides):
+        raise CheckpointError(f"a tensor has {len(shape)} axes but {len(strides)} strides")
+    flags = {} if flags is None else flags
+    if not (isinstance(flags, dict) and flags.keys() <= {"conj", "neg"}):
+        raise CheckpointError("a tensor carries metadata other than its conjugate and sign bits")
+    tensor = Tensor(
+        storage, dtype, offset, shape, strides, flags.get("conj") is True, flags.get("neg") is True
+    )
+    itemsize = dtype.itemsize
+    room = storage.size * (itemsize if storage.dtype else 1) // itemsize
+    if extent(tensor) > room:
+        raise CheckpointError(
+            f"a tensor of shape {shape} reaches element {extent(tensor)} of storage "
+            f"{storage.key!r}, which has {room}"
+        )
+    elements = _product(shape)
+    if elements > max(room, MAX_EXPANDED):
+        raise CheckpointError(
+            f"a tensor of shape {shape} repeats a storage of {room} elements {elements} times over"
+        )
+    return tensor
+
+
+def extent(tensor: Tensor) -> int:
+    """Count the elements from the storage's start to the last one the tensor touches."""
+    if 0 in tensor.shape:
+        return 0
+    reach = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
+    return tensor.offset + reach + 1
+
+
+def view(tensor: Tensor, region: Region, file: mmap.mmap, *, swap: bool = False) -> np.ndarray:
+    """Return the tensor as a read-only NumPy array on the mapped file; nothing is copied.
+
+    A tensor whose bytes must be swapped, conjugated or negated is a copy.
+    """
+    dtype = tensor.dtype.newbyteorder() if swap else tensor.dtype
+    start = tensor.storage.start * (tensor.storage.dtype or np.dtype(np.uint8)).itemsize
+    array = np.ndarray(
+        tensor.shape,
+        dtype,
+        buffer=memoryview(file)[region.start : region.start + region.size],
+        offset=0 if 0 in tensor.shape else start + tensor.offset * dtype.itemsize,
+        strides=[s * dtype.itemsize for s in tensor.strides],
+    )
+    if swap:
+        array = array.astype(tensor.dtype)
+    if tensor.conjugate:
+        array = np.conj(array)
+    return np.negative(array) if tensor.negative else array
+
+
+def _product(numbers: tuple[int, ...]) -> int:
+    product = 1
+    for n in numbers:
+        product *= n
+    return product
