@@ -1,8 +1,8 @@
 """Published weights, read without torch and kept as Orbax checkpoints."""
 
+from .cache import restore_or_convert as restore_or_convert
 from .checkpoints import open_checkpoint as open_checkpoint
 from .converter import convert as convert
-from .tensors import CheckpointError as CheckpointError
-from .cache import restore_or_convert as restore_or_convert
 from .download import cache_directory as cache_directory
 from .download import fetch as fetch
+from .tensors import CheckpointError as CheckpointError

@@ -5,12 +5,9 @@ of its storages), then for each key the number of elements (int64) and the eleme
 """
 
 import mmap
-from typing import Any
-
-import numpy as np
 
 from .pickles import unpickle
-from .tensors import CheckpointError, Contents, Region
+from .tensors import CheckpointError, Contents, Region, quote
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -34,12 +31,12 @@ def read_legacy(file: mmap.mmap) -> Contents:
     position, end = file.tell(), file.size()
     for key in keys:
         if key not in storages or key in regions:
-            raise CheckpointError(f"its list of storages is damaged at {key[:100]!r}")
+            raise CheckpointError(f"its list of storages is damaged at {quote(key)}")
         count = int.from_bytes(file[position : position + 8], "little" if little else "big")
-        size = count * (storages[key].dtype or np.dtype(np.uint8)).itemsize
+        size = count * storages[key].itemsize
         if position + 8 + size > end:
             raise CheckpointError(
-                f"storage {key[:100]!r} of {size} bytes starts at byte {position + 8}, but the "
+                f"storage {quote(key)} of {size} bytes starts at byte {position + 8}, but the "
                 f"file ends at {end}: it is truncated"
             )
         regions[key] = Region(position + 8, size)

@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from .tensors import DTYPES, CheckpointError, Storage, Tensor, rebuild
+from .tensors import DTYPES, CheckpointError, Storage, Tensor, quote, rebuild
 
 MAX_OPCODES = 2_000_000  # some 60,000 tensors
 
@@ -41,8 +41,8 @@ def unpickle(file: IO[bytes] | mmap.mmap) -> Pickled:
         return _run(file)
     except CheckpointError:
         raise
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-        raise CheckpointError(f"its pickle is damaged ({type(error).__name__})") from error
+    except (ValueError, TypeError, LookupError, DeprecationWarning) as error:
+        raise CheckpointError(f"its pickle is damaged: {str(error)[:100]}") from error
 
 
 def _run(file: Any) -> Pickled:
@@ -56,6 +56,7 @@ def _run(file: Any) -> Pickled:
         items, stack = stack, marks.pop()
         return items
 
+    argument: Any
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         if count > MAX_OPCODES:
             raise CheckpointError(f"its pickle has more than {MAX_OPCODES} operations")
@@ -156,7 +157,7 @@ def _known(name: str) -> Global:
     if name in CALLS or name in TYPES or name in KINDS:
         return Global(name)
     raise CheckpointError(
-        f"its pickle asks for {name[:100]!r}; only tensors are rebuilt and nothing else is run "
+        f"its pickle asks for {quote(name)}; only tensors are rebuilt and nothing else is run "
         "(a checkpoint must hold a state dict, not a whole model)"
     )
 
@@ -164,7 +165,7 @@ def _known(name: str) -> Global:
 def _call(function: Any, arguments: Any) -> Any:
     name = _of(Global, function).name
     if name not in CALLS:
-        raise CheckpointError(f"its pickle calls {name!r}, which is not called to build a tensor")
+        raise CheckpointError(f"its pickle calls {quote(name)}, which builds no tensor")
     return CALLS[name](*_of(tuple, arguments))
 
 
@@ -214,10 +215,11 @@ def _subclass(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
     return _call(function, arguments)
 
 
-LITERALS = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING "
-    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8".split()
-)
+_LITERALS = """
+    INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING
+    UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8
+"""
+LITERALS = frozenset(_LITERALS.split())
 
 CALLS: Mapping[str, Callable[..., Any]] = {
     "collections.OrderedDict": _dict,

@@ -1,7 +1,9 @@
 """Tensors as a checkpoint describes them: strided windows on storages in a file."""
 
 import mmap
+import zlib
 from collections.abc import Mapping
+from math import prod
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -14,15 +16,18 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or must not be: damaged, forged, or of an unknown form."""
 
 
+_NAMES = """
+    bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 float16 bfloat16 float32 float64
+    complex32 complex64 complex128
+    float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float8_e8m0fnu
+"""
+
 DTYPES: Mapping[str, np.dtype] = {
-    name: np.dtype(getattr(ml_dtypes, name, None) or name)
-    for name in (
-        "bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 float16 bfloat16 float32 float64 "
-        "complex64 complex128 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz "
-        "float8_e8m0fnu"
-    ).split()
-} | ({"complex32": np.dtype(ml_dtypes.complex32)} if hasattr(ml_dtypes, "complex32") else {})
-"""torch's dtypes by name, as NumPy's. bfloat16, complex32 and the float8 family are ml_dtypes'."""
+    name: np.dtype(getattr(ml_dtypes if hasattr(ml_dtypes, name) else np, name))
+    for name in _NAMES.split()
+    if hasattr(ml_dtypes, name) or hasattr(np, name)  # complex32 came with ml_dtypes 0.6
+}
+"""torch's dtypes by name, as NumPy's and ml_dtypes'. None exists for quantised and bit types."""
 
 
 class Storage(NamedTuple):
@@ -32,6 +37,16 @@ class Storage(NamedTuple):
     dtype: np.dtype | None
     start: int
     size: int
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per element."""
+        return 1 if self.dtype is None else self.dtype.itemsize
+
+    @property
+    def end(self) -> int:
+        """Bytes from the start of the file's storage to the last one used."""
+        return (self.start + self.size) * self.itemsize
 
 
 class Tensor(NamedTuple):
@@ -82,21 +97,18 @@ def rebuild(
     flags = {} if flags is None else flags
     if not (isinstance(flags, dict) and flags.keys() <= {"conj", "neg"}):
         raise CheckpointError("a tensor carries metadata other than its conjugate and sign bits")
-    tensor = Tensor(
-        storage, dtype, offset, shape, strides, flags.get("conj") is True, flags.get("neg") is True
-    )
-    itemsize = dtype.itemsize
-    room = storage.size * (itemsize if storage.dtype else 1) // itemsize
+    conjugate, negative = flags.get("conj") is True, flags.get("neg") is True
+    if (conjugate and dtype.kind != "c") or (negative and dtype.kind not in "fc"):
+        raise CheckpointError(f"a tensor of {dtype} cannot be conjugate or negative")
+    tensor = Tensor(storage, dtype, offset, shape, strides, conjugate, negative)
+    room = storage.size * storage.itemsize // dtype.itemsize
     if extent(tensor) > room:
         raise CheckpointError(
             f"a tensor of shape {shape} reaches element {extent(tensor)} of storage "
-            f"{storage.key!r}, which has {room}"
+            f"{quote(storage.key)}, which has {room}"
         )
-    elements = _product(shape)
-    if elements > max(room, MAX_EXPANDED):
-        raise CheckpointError(
-            f"a tensor of shape {shape} repeats a storage of {room} elements {elements} times over"
-        )
+    if prod(max(n, 1) for n in shape) > max(room, MAX_EXPANDED):
+        raise CheckpointError(f"a tensor of shape {shape} repeats a storage of {room} elements")
     return tensor
 
 
@@ -114,13 +126,19 @@ def view(tensor: Tensor, region: Region, file: mmap.mmap, *, swap: bool = False)
     A tensor whose bytes must be swapped, conjugated or negated is a copy.
     """
     dtype = tensor.dtype.newbyteorder() if swap else tensor.dtype
-    start = tensor.storage.start * (tensor.storage.dtype or np.dtype(np.uint8)).itemsize
+    start = tensor.storage.start * tensor.storage.itemsize
     array = np.ndarray(
         tensor.shape,
         dtype,
         buffer=memoryview(file)[region.start : region.start + region.size],
-        offset=0 if 0 in tensor.shape else start + tensor.offset * dtype.itemsize,
-        strides=[s * dtype.itemsize for s in tensor.strides],
+        offset=start + tensor.offset * dtype.itemsize if extent(tensor) else 0,
+        # The stride of an axis of length 1 says nothing, and may be too large for NumPy.
+        strides=[
+            s * dtype.itemsize if n > 1 else 0
+            for n, s in zip(tensor.shape, tensor.strides, strict=True)
+        ]
+        if extent(tensor)
+        else None,
     )
     if swap:
         array = array.astype(tensor.dtype)
@@ -129,8 +147,13 @@ def view(tensor: Tensor, region: Region, file: mmap.mmap, *, swap: bool = False)
     return np.negative(array) if tensor.negative else array
 
 
-def _product(numbers: tuple[int, ...]) -> int:
-    product = 1
-    for n in numbers:
-        product *= n
-    return product
+def verify(file: mmap.mmap, region: Region) -> bool:
+    """Tell whether the bytes agree with their CRC-32, where one was written."""
+    # torch.serialization.set_crc32_options(False) writes zeros.
+    crc = region.crc
+    return not crc or zlib.crc32(memoryview(file)[region.start :][: region.size]) == crc
+
+
+def quote(name: str) -> str:
+    """Quote a name from a file for a message, short enough whatever the file says."""
+    return repr(name if len(name) <= 100 else name[:100] + "...")
