@@ -1,0 +1,25 @@
+"""Arrays that other libraries wrote, and the measure by which ours are held against them."""
+
+from pathlib import Path
+
+import numpy as np
+from jax.typing import ArrayLike
+
+REFERENCE = Path(__file__).parent / "reference"
+
+
+def peer(file: str) -> dict[str, np.ndarray]:
+    """Read `reference/peers_{file}.npz`: maps as `(..., H, W, C)`, weights as torch's."""
+    with np.load(REFERENCE / f"peers_{file}.npz") as arrays:
+        return {
+            name: np.moveaxis(array, -3, -1) if array.ndim >= 4 and "net." not in name else array
+            for name, array in arrays.items()
+        }
+
+
+def relative_error(ours: ArrayLike, theirs: ArrayLike) -> float:
+    """Return `max|ours - theirs| / max|theirs|`; the shapes must be equal."""
+    ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
+    if ours.shape != theirs.shape:
+        raise AssertionError(f"ours has shape {ours.shape}, theirs {theirs.shape}")
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
