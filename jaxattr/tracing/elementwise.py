@@ -1,0 +1,198 @@
+"""Find the elementwise functions in a program, however they are spelled.
+
+Elementwise equations are grouped so that each group has one way in and one way out:
+`where(x > 0, x, 0)` and `x * (x > 0)` part at `x` and meet again, so what lies between is one
+group. In a chain such as `min(max(x, 0), 6)` the bounds are joined, and so are the parts of
+`1 / (1 + exp(-x))`; a BatchNorm between two ReLUs keeps them apart.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxattr.tracing import interpret
+from jaxattr.tracing.interpret import Equation, Program
+
+AFFINE = {"add", "sub", "neg", "add_any", "convert_element_type", "copy", "copy_p", "name"}
+AFFINE |= {"reduce_precision"}
+SCALING = {"mul", "div"}
+BOUNDS = {"max", "min", "clamp"}
+STATISTICS = {"exp", "exp2", "log", "log1p", "sqrt", "rsqrt", "cbrt", "square", "integer_pow"}
+STATISTICS |= {"pow", "div", "mul"}
+OTHERS = {"gt", "ge", "lt", "le", "eq", "ne", "select_n", "and", "or", "not", "xor", "is_finite"}
+OTHERS |= {"sign", "abs", "floor", "ceil", "round", "tanh", "logistic", "erf", "erfc", "erf_inv"}
+OTHERS |= {"expm1", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh"}
+OTHERS |= {"atanh", "lgamma", "digamma", "rem", "atan2", "nextafter"}
+GUARDS = {"select_n", "eq", "ne", "is_finite", "not", "and", "or", "xor"}
+ELEMENTWISE = AFFINE | SCALING | BOUNDS | STATISTICS | OTHERS
+_CUSTOM = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
+
+
+class Flow(NamedTuple):
+    """Where the values of a program come from and go."""
+
+    program: Program
+    made: Mapping[int, int]  # value -> the equation that makes it
+    used: Mapping[int, Sequence[int]]  # value -> the equations that use it
+    moves: frozenset[int]  # values that depend on x, up to a stop_gradient
+    literal: frozenset[int]  # values made from constants written into the program
+
+    def entries(self, i: int) -> list[int]:
+        """Return the distinct values that depend on x and enter an equation."""
+        inputs = self.program.equations[i].inputs
+        return list(dict.fromkeys(a for a in inputs if isinstance(a, int) and a in self.moves))
+
+    def differentiable(self, v: int) -> bool:
+        """Whether a value can carry a gradient."""
+        return jnp.issubdtype(self.program.avals[v].dtype, jnp.inexact)
+
+
+class Segment(NamedTuple):
+    """Elementwise equations with one way in, `entry`, and one way out, `exit`."""
+
+    entry: int
+    members: frozenset[int]
+    exit: int
+
+
+def flow(program: Program, moving: Iterable[int]) -> Flow:
+    """Follow the values of a program.
+
+    Args:
+        program: what to follow.
+        moving: the inputs that depend on x.
+    """
+    made: dict[int, int] = {}
+    used: dict[int, list[int]] = {}
+    moves, literal = set(moving), set[int]()
+    for i, e in enumerate(program.equations):
+        values = [a for a in e.inputs if isinstance(a, int)]
+        for a in values:
+            used.setdefault(a, []).append(i)
+        made.update(dict.fromkeys(e.outputs, i))
+        if moves.intersection(values) and e.primitive != "stop_gradient":
+            moves.update(e.outputs)
+        if literal.issuperset(values):
+            literal.update(e.outputs)
+    for a in program.outputs:
+        if isinstance(a, int):
+            used.setdefault(a, []).append(len(program.equations))
+    return Flow(program, made, used, frozenset(moves & _reaching(program)), frozenset(literal))
+
+
+def _reaching(program: Program) -> set[int]:
+    """Return the values through which a change can reach the output."""
+    reaching = {a for a in program.outputs if isinstance(a, int)}
+    for e in reversed(program.equations):
+        if reaching.intersection(e.outputs) and e.primitive != "stop_gradient":
+            reaching.update(a for a in e.inputs if isinstance(a, int))
+    return reaching
+
+
+def elementwise(e: Equation) -> bool:
+    """Whether an equation is elementwise; a call with its own derivative counts as one equation."""
+    if e.primitive in _CUSTOM:
+        return interpret.primitives(e.eqn) <= ELEMENTWISE | {"broadcast_in_dim"}
+    return e.primitive in ELEMENTWISE
+
+
+def affine(flow: Flow, i: int) -> bool:
+    """Whether an elementwise equation is affine in what depends on x."""
+    e = flow.program.equations[i]
+    moving = [isinstance(a, int) and a in flow.moves for a in e.inputs]
+    if e.primitive in AFFINE:
+        return all(map(flow.differentiable, (*e.outputs, *flow.entries(i))))
+    if e.primitive in SCALING:
+        return sum(moving) == 1 and not (e.primitive == "div" and moving[1])
+    return e.primitive == "select_n" and not moving[0]
+
+
+def segments(flow: Flow) -> list[Segment]:
+    """Return the largest groups of elementwise equations with one way in and one way out."""
+    return _chained(flow, _meeting(flow))
+
+
+def _meeting(flow: Flow) -> list[Segment]:
+    """Return the groups between a value and the equation where all its paths meet again."""
+    above: dict[int, int] = {}  # value -> the nearest value that all its paths pass
+    depth: dict[int, int] = {}
+    found: dict[int, Segment] = {}  # by the equation that ends them
+    avals = flow.program.avals
+    for i, e in enumerate(flow.program.equations):
+        entries = flow.entries(i)
+        out = e.outputs[0] if len(e.outputs) == 1 else -1
+        if not entries or out not in flow.moves:
+            continue
+        if {avals[a].shape for a in entries} != {avals[out].shape} or not elementwise(e):
+            continue
+        top = _parting(entries, above, depth)
+        members = None if top is None else _between(flow, top, i)
+        if top is not None and members is not None:
+            for j in members - {i}:
+                found.pop(j, None)
+            found[i] = Segment(top, members, out)
+            above[out], depth[out] = top, depth.get(top, 0) + 1
+    return list(found.values())
+
+
+def _parting(values: Sequence[int], above: dict[int, int], depth: dict[int, int]) -> int | None:
+    """Return the nearest value through which all paths to `values` pass."""
+    first, *rest = values
+    for other in rest:
+        while first != other:
+            if depth.get(first, 0) < depth.get(other, 0):
+                first, other = other, first
+            if first not in above:
+                return None
+            first = above[first]
+    return first
+
+
+def _between(flow: Flow, top: int, last: int) -> frozenset[int] | None:
+    """Return the equations from `top` to `last`, or None if others see what lies between."""
+    members, stack = {last}, flow.entries(last)
+    inner: set[int] = set()
+    while stack:
+        v = stack.pop()
+        if v != top and v not in inner:
+            inner.add(v)
+            members.add(flow.made[v])
+            stack.extend(flow.entries(flow.made[v]))
+    # A comparison carries no gradient: others may use it too.
+    hidden = all(members.issuperset(flow.used[v]) for v in inner if flow.differentiable(v))
+    return frozenset(members) if hidden else None
+
+
+def _chained(flow: Flow, found: list[Segment]) -> list[Segment]:
+    """Join bounds that follow each other, and exponentials and quotients with what scales them."""
+    ends: dict[int, Segment] = {}
+    for s in sorted(found, key=lambda s: max(s.members)):
+        link: list[Segment] = []
+        before = None if _affine(flow, s) else ends.get(s.entry)
+        while before is not None:
+            within = s.members.union(*(b.members for b in link))
+            if not within.issuperset(flow.used[before.exit]):
+                break
+            link.append(before)
+            if not _affine(flow, before):
+                if _join(flow, before, s, adjacent=len(link) == 1):
+                    for b in link:
+                        del ends[b.exit]
+                    s = Segment(before.entry, within | before.members, s.exit)
+                break
+            before = ends.get(before.entry)
+        ends[s.exit] = s
+    return list(ends.values())
+
+
+def _join(flow: Flow, a: Segment, b: Segment, *, adjacent: bool) -> bool:
+    of_a, of_b = (
+        {p for i in s.members for p in interpret.primitives(flow.program.equations[i].eqn)}
+        for s in (a, b)
+    )
+    return (adjacent and of_a | of_b <= BOUNDS) or of_a | of_b <= STATISTICS | AFFINE
+
+
+def _affine(flow: Flow, s: Segment) -> bool:
+    return all(affine(flow, i) for i in s.members)

@@ -1,0 +1,180 @@
+"""Run a function with the backward passes of chosen operations replaced."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+
+from jaxattr.tracing import interpret, slopes
+from jaxattr.tracing.interpret import Equation, Step
+from jaxattr.tracing.kinds import Kind, Operation
+from jaxattr.tracing.lowering import lower
+from jaxattr.tracing.sites import Place, Scope, Site, every, opens_everything, survey
+
+
+class UnsupportedOperation(NotImplementedError):
+    """An operation that depends on the image and that a rule set cannot handle."""
+
+
+class Local(NamedTuple):
+    """An operation as a rule sees it.
+
+    Attributes:
+        site: where it stands.
+        value: its function: operands to output.
+        slope: of an activation, `d output / d operands[0]` from the same operands, elementwise,
+            the same at a kink however the function is spelled.
+        moving: how many of the operands depend on x; they come first.
+    """
+
+    site: Site
+    value: Callable[..., jax.Array]
+    slope: Callable[..., jax.Array]
+    moving: int
+
+
+Rule: TypeAlias = Callable[[Local], Callable[..., jax.Array]]
+"""From an operation to what stands in for it: same operands, same value, another VJP."""
+
+
+def with_rules(
+    f: Callable[..., Any], rules: Mapping[str, Rule], *, needs: Sequence[str] = ()
+) -> Callable[..., Any]:
+    """Transform `f` into a function of the same values whose VJP follows `rules`.
+
+    The jaxpr of `f` is read and every operation of a kind that `rules` names is replaced by the
+    function that the rule makes of it; everything else keeps its own derivative. Convolutions
+    and pools without a rule are lowered to code that runs fast on the CPU too, so
+    `with_rules(f, {})` is `f` itself, read and lowered. Laws: values equal those of `f`; with no
+    rules, so does the gradient.
+
+    Args:
+        f: a function of one argument, any JAX callable.
+        rules: from kinds of operation (`"activation"`, `"affine"`, `"max_pool"`, `"linear"`,
+            `"sum"`, `"product"`, `"statistic"`, `"unknown"`) to rules. A rule is given the
+            operation and returns its replacement, usually a `jax.custom_vjp`.
+        needs: kinds of which `f` must contain at least one.
+
+    Returns:
+        A function to transform like any other: `jit`, `vmap`, `grad`, `vjp`.
+
+    Raises:
+        UnsupportedOperation: if there are rules, and `f` contains an operation of unknown kind
+            that depends on the argument, for which `rules` has no entry.
+        ValueError: if nothing in `f` is of a kind that `needs` names.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jaxattr.rules import gates
+        >>> f = lambda x: -jax.nn.relu(x)
+        >>> jax.grad(f)(2.0), jax.grad(with_rules(f, {"activation": gates.guided}))(2.0)
+        (Array(-1., dtype=float32, weak_type=True), Array(0., dtype=float32, weak_type=True))
+    """
+
+    def ruled(x: Any) -> Any:
+        program, tree = interpret.read(f, x, opens=opens_everything if rules else _opens_layers)
+        scope = survey(program)
+        present = {p.operation.kind for p in every(scope)}
+        if missing := [k for k in needs if k not in present]:
+            kinds = ", ".join(sorted(k for k in present if k is not Kind.FREE)) or "nothing"
+            raise ValueError(
+                f"the function has no {' or '.join(missing)} that depends on its argument, so the "
+                f"rules would change nothing; it has: {kinds}"
+            )
+        outputs = _run(scope, rules, *jax.tree.leaves(x))
+        return jax.tree.unflatten(tree, outputs)
+
+    return ruled
+
+
+def _opens_layers(eqn: Any) -> bool:
+    layers = {"conv_general_dilated", "reduce_window_max", "reduce_window_sum"}
+    return bool(interpret.primitives(eqn) & layers) and opens_everything(eqn)
+
+
+def _run(scope: Scope, rules: Mapping, *args: Any) -> list[Any]:
+    return interpret.evaluate(scope.program, _steps(scope, rules), *args)
+
+
+def _steps(scope: Scope, rules: Mapping) -> Iterator[Step]:
+    made: set[int] = set()
+    for place in scope.places:
+        operation, site = place.operation, place.site
+        if operation.kind is Kind.LOOP and any(_touched(s, rules) for s in place.scopes):
+            functions = [partial(_run, s, rules) for s in place.scopes]
+            yield interpret.reenter(operation.equations[0], functions)
+        elif site is not None and (rule := _rule(operation, rules)):
+            yield Step(_ruled(place, rule), operation.operands, operation.outputs)
+        else:
+            for e in operation.equations:
+                if made.isdisjoint(e.outputs):
+                    yield _lowered(scope, e)
+                    made.update(e.outputs)
+
+
+def _touched(scope: Scope, rules: Mapping) -> bool:
+    """Whether a scope runs otherwise than as it stands."""
+    return any(
+        _rule(p.operation, rules) is not None
+        or any(_lowering(scope, e) is not None for e in p.operation.equations)
+        or any(_touched(s, rules) for s in p.scopes)
+        for p in scope.places
+    )
+
+
+def _rule(operation: Operation, rules: Mapping) -> Rule | None:
+    default = refuse if rules and operation.kind is Kind.UNKNOWN else None
+    return rules.get(operation.kind, default)
+
+
+def refuse(local: Local) -> Callable[..., jax.Array]:
+    """Raise `UnsupportedOperation`: the rule of a kind that a rule set cannot handle."""
+    site = local.site
+    where = f" in {site.name}" if site.name else ""
+    raise UnsupportedOperation(
+        f"no rule for `{site.op}` ({site.kind}, shape {site.shape}){where}, at {site.source}: it "
+        "depends on the image, and its plain derivative would silently stand in for a rule. Write "
+        f"it with other operations, or give `with_rules` a rule for {site.kind.value!r}"
+    )
+
+
+def plain(local: Local) -> Callable[..., jax.Array]:
+    """Keep an operation's own derivative: the rule of a kind that a rule set passes over."""
+    return local.value
+
+
+def _ruled(place: Place, rule: Rule) -> Callable[..., Sequence[Any]]:
+    operation = place.operation
+    assert place.site is not None
+    local = Local(
+        place.site, partial(_value, operation), partial(_slope, operation), operation.moving
+    )
+    replacement = interpret.named(operation.leader, rule(local))
+    return lambda *operands: [replacement(*operands)]
+
+
+def _value(operation: Operation, *operands: Any) -> Any:
+    env = dict(zip(operation.operands, operands, strict=True))
+    for e in operation.equations:
+        values = [env[a] if isinstance(a, int) else a.val for a in e.inputs]
+        env.update(zip(e.outputs, interpret.apply(e, *values), strict=True))
+    return env[operation.outputs[0]]
+
+
+def _slope(operation: Operation, *operands: Any) -> jax.Array:
+    values = dict(zip(operation.operands, operands, strict=True))
+    return slopes.slope(operation.equations, operation.operands[0], values)
+
+
+def _lowered(scope: Scope, e: Equation) -> Step:
+    fast = _lowering(scope, e)
+    if fast is None:
+        return interpret.step(e)
+    run = interpret.named(e, fast)
+    return Step(lambda *operands: [run(*operands)], e.inputs, e.outputs)
+
+
+def _lowering(scope: Scope, e: Equation) -> Callable[..., jax.Array] | None:
+    avals = [scope.program.avals[a] if isinstance(a, int) else a.aval for a in e.inputs]
+    return lower(e.primitive, e.eqn.params, *avals)
