@@ -1,12 +1,14 @@
 """The networks of `../nets.py` in torch, every activation and pool a module of its own."""
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from nets import (
@@ -42,9 +44,15 @@ class PaddedConv(nn.Conv2d):
         return super().forward(F.pad(x, self.sides))
 
 
+class Add(nn.Module):
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a + b
+
+
 class ResidualBlock(nn.Module):
     def __init__(self, layer: Residual):
         super().__init__()
+        self.add = Add()
         self.parts = [[part.name for part in parts] for parts in layer[1:]]
         for part in layer.main + layer.shortcut + layer.after:
             self.add_module(part.name, module(part))
@@ -56,7 +64,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         main, shortcut, after = self.parts
-        return self.through(after, self.through(main, x) + self.through(shortcut, x))
+        return self.through(after, self.add(self.through(main, x), self.through(shortcut, x)))
 
 
 def module(layer: Layer) -> nn.Module:
@@ -122,6 +130,17 @@ def draw(name: str, seed: int) -> tuple[nn.Sequential, Tensor]:
                 part.running_var.copy_(0.5 + 1.5 * torch.rand(part.weight.shape, generator=key))
     batch, height, width, channels = SHAPES[name]
     return model, torch.randn((batch, channels, height, width), generator=key)
+
+
+def fold(model: nn.Module) -> nn.Module:
+    """Merge every BatchNorm into the convolution before it, in place."""
+    for parent in list(model.modules()):
+        parts = list(parent.named_children())
+        for (before, conv), (name, norm) in pairwise(parts):
+            if isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, before, fuse_conv_bn_eval(conv, norm))
+                setattr(parent, name, nn.Identity())
+    return model
 
 
 def load(name: str, dtype: torch.dtype = torch.float64) -> tuple[nn.Sequential, Tensor, Tensor]:
