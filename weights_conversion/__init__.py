@@ -5,4 +5,5 @@ from .checkpoints import open_checkpoint as open_checkpoint
 from .converter import convert as convert
 from .download import cache_directory as cache_directory
 from .download import fetch as fetch
+from .folding import fold_batch_norm as fold_batch_norm
 from .tensors import CheckpointError as CheckpointError

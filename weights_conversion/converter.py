@@ -1,8 +1,10 @@
 """One converter for every model: a path in the NNX state is a key in the state dict."""
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -13,10 +15,14 @@ NAMES: Mapping[str, str] = {
     "kernel": "weight",
     "scale": "weight",
     "embedding": "weight",
+    "negative_slope": "weight",
     "mean": "running_mean",
     "var": "running_var",
 }
 """What torch calls the last part of a path in an NNX state, where the name differs."""
+
+_ALIGNMENT = 64  # bytes
+_BLOCK = 64  # output channels copied at once: a whole transposition would miss the CPU's cache
 
 
 def convert(
@@ -29,41 +35,112 @@ def convert(
 ) -> nnx.State:
     """Convert a torch state dict to the state of an NNX model.
 
+    The parameter at the path `layer1.0.conv1.kernel` comes from the key `layer1.0.conv1.weight`:
+    `kernel`, `scale` and `embedding` are torch's `weight`, `mean` and `var` its `running_mean` and
+    `running_var`, other names are equal. A kernel `(O, I, *window)` becomes `(*window, I, O)`,
+    which serves convolutions of any rank, grouped or not, and dense layers. torch flattens feature
+    maps in the order C, H, W and Flax in the order H, W, C; `flatten` names the layers that this
+    concerns. `num_batches_tracked` is ignored; nothing else is, on either side.
+
     Args:
-        state: arrays by torch key, e.g. from `open_checkpoint`.
+        state: arrays by torch key, e.g. from `open_checkpoint`; one is read at a time.
         model: the model, or its skeleton from `nnx.eval_shape`; read, not changed.
-        rename: from a key of `state` to the model's own (`layer1.0.conv1.weight`).
-        flatten: `{"classifier.0": (C, H, W)}`, the shape that torch flattened before a dense layer.
-        dtype: of the parameters, e.g. `jnp.bfloat16`; the model's own by default. Running
-            statistics keep the model's.
+        rename: from a key of `state` to the model's own, where they differ.
+        flatten: `{"classifier.0": (C, H, W)}`, the feature maps that a dense layer takes, by the
+            layer's name in the model.
+        dtype: of the parameters, e.g. `jnp.bfloat16`; by default the model's own. Running
+            statistics always keep the model's.
 
     Returns:
         The parameters and running statistics, for `nnx.update(model, state)`.
 
     Raises:
-        CheckpointError: lists every missing, unused and mis-shaped key.
+        CheckpointError: lists every missing, unused, mis-shaped and mis-typed key at once.
+
+    >>> model = nnx.eval_shape(lambda: nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
+    >>> weights = {"weight": np.arange(6.0).reshape(2, 3), "bias": np.zeros(2)}
+    >>> convert(weights, model)["kernel"][...].tolist()
+    [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
+    >>> convert({"weight": np.zeros((3, 3)), "biases": np.zeros(2)}, model)
+    Traceback (most recent call last):
+    weights_conversion.tensors.CheckpointError: the checkpoint does not fit the model:
+      missing: bias
+      mis-shaped: weight is (3, 3), the model's (2, 3)
+      unused: biases
     """
-    rename = rename or (lambda key: key)
-    flatten = flatten or {}
-    arrays = {rename(key): key for key in state if not key.endswith("num_batches_tracked")}
-    converted = []
+    keys, problems = _rename(state, rename)
+    shapes = dict(flatten or {})
+    matched = []
     for path, variable in nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))):
-        *prefix, last = map(str, path)
-        key = ".".join([*prefix, NAMES.get(last, last)])
-        array = np.asarray(state[arrays.pop(key)])
-        if last == "kernel":
-            array = _kernel(array, flatten.get(".".join(prefix)))
+        *parents, last = map(str, path)
+        layer, name = ".".join(parents), ".".join([*parents, NAMES.get(last, last)])
+        key = keys.pop(name, None)
+        maps = shapes.pop(layer, None) if last == "kernel" else None
+        if key is None:
+            problems.append(f"missing: {name}")
+            continue
+        problems += _misfits(key, state[key], _torch_shape(last, variable.shape), maps)
+        matched.append((path, variable, key, maps))
+    problems += [f"unused: {key}" for key in keys.values()]
+    problems += [f"flatten names no dense layer of the model: {layer}" for layer in shapes]
+    if problems:
+        raise CheckpointError("\n  ".join(["the checkpoint does not fit the model:", *problems]))
+
+    def value(path: tuple[Any, ...], variable: nnx.Variable, key: str, maps: Any) -> jax.Array:
         kind = dtype if dtype is not None and isinstance(variable, nnx.Param) else variable.dtype
-        converted.append((path, variable.replace(jnp.array(array, kind))))
-    if arrays:
-        raise CheckpointError(f"unused: {sorted(arrays)}")
-    return nnx.from_flat_state(converted)
+        array = state[key]
+        if path[-1] == "kernel":
+            array = _kernel(array, maps)
+        return jax.device_put(_copy(array, kind).reshape(variable.shape))
+
+    return nnx.from_flat_state([(m[0], m[1].replace(value(*m))) for m in matched])
 
 
-def _kernel(weight: np.ndarray, flattened: tuple[int, int, int] | None = None) -> np.ndarray:
-    """Return `(O, I, *window)` as `(*window, I, O)`."""
-    if flattened is not None:
-        channels, height, width = flattened
-        weight = weight.reshape(-1, channels, height, width)
-        return weight.transpose(2, 3, 1, 0).reshape(height * width * channels, -1)
+def _rename(
+    state: Mapping[str, Any], rename: Callable[[str], str] | None
+) -> tuple[dict[str, str], list[str]]:
+    """Return the state's keys by the model's names, and what is wrong with them."""
+    keys: dict[str, str] = {}
+    problems = []
+    for key in state:
+        if not key.endswith("num_batches_tracked"):
+            name = rename(key) if rename else key
+            if name in keys:
+                problems.append(f"ambiguous: {keys[name]} and {key} are both {name}")
+            keys[name] = key
+    return keys, problems
+
+
+def _misfits(key: str, array: np.ndarray, shape: tuple[int, ...], maps: Any) -> list[str]:
+    """Say what is wrong with an array whose shape should be `shape`, in torch's order."""
+    problems = []
+    if array.shape != shape:
+        problems.append(f"mis-shaped: {key} is {array.shape}, the model's {shape}")
+    elif maps is not None and (len(shape) != 2 or prod(maps) != shape[1]):
+        problems.append(f"mis-shaped: {key} is {shape}, which does not take maps of {maps}")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        problems.append(f"mis-typed: {key} is {array.dtype}, not a floating type")
+    return problems
+
+
+def _torch_shape(last: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return torch's shape of a variable: `(*window, I, O)` is its `(O, I, *window)`."""
+    return (*shape[:-3:-1], *shape[:-2]) if last == "kernel" else shape
+
+
+def _kernel(weight: np.ndarray, maps: tuple[int, int, int] | None) -> np.ndarray:
+    """View `(O, I, *window)` as `(*window, I, O)`, and `(O, C H W)` as `(H, W, C, O)`."""
+    if maps is not None:
+        weight = weight.reshape(-1, *maps)
     return weight.transpose(*range(2, weight.ndim), 1, 0)
+
+
+def _copy(array: np.ndarray, dtype: Any) -> np.ndarray:
+    """Copy to contiguous memory of another dtype, aligned so that JAX on the CPU takes it over."""
+    dtype, array = np.dtype(dtype), np.atleast_1d(array)
+    memory = np.empty(array.size * dtype.itemsize + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    copy = memory[start : start + array.size * dtype.itemsize].view(dtype).reshape(array.shape)
+    for i in range(0, array.shape[-1], _BLOCK):
+        copy[..., i : i + _BLOCK] = array[..., i : i + _BLOCK]
+    return copy
