@@ -1,1 +1,25 @@
-"""Attribution maps for image classifiers as function transformations in JAX."""
+"""Attribution maps for image classifiers as function transformations in JAX.
+
+Every method takes a classifier and returns a function that explains it:
+
+    attribute = jaxattr.guided_backprop(f)  # f: images (B, H, W, C) -> logits (B, K)
+    maps = jax.jit(attribute)(x, target)  # target: classes (B,)
+"""
+
+from jaxattr.backprop import deconvnet as deconvnet
+from jaxattr.backprop import guided_backprop as guided_backprop
+from jaxattr.cams import grad_cam as grad_cam
+from jaxattr.cams import guided_grad_cam as guided_grad_cam
+from jaxattr.gradients import input_x_gradient as input_x_gradient
+from jaxattr.gradients import saliency as saliency
+from jaxattr.maps import heatmap as heatmap
+from jaxattr.noise import smooth as smooth
+from jaxattr.noise import smooth_squared as smooth_squared
+from jaxattr.noise import variance as variance
+from jaxattr.paths import integrated_gradients as integrated_gradients
+from jaxattr.tracing.layers import taps as taps
+from jaxattr.tracing.rewrite import UnsupportedOperation as UnsupportedOperation
+from jaxattr.tracing.rewrite import with_rules as with_rules
+from jaxattr.tracing.sites import sites as sites
+from jaxattr.types import Attribution as Attribution
+from jaxattr.types import Fun as Fun

@@ -5,11 +5,11 @@ This is the only file that knows how JAX writes a program down. It relies on the
 bound by hand and no tracer is subclassed, since both change from release to release.
 """
 
+import functools
 import itertools
 import re
 import sysconfig
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -160,14 +160,16 @@ def evaluate(program: Program, steps: Iterable[Step], *args: Any) -> list[Any]:
 
 def step(equation: Equation) -> Step:
     """Return the step that runs one equation as it stands."""
-    return Step(partial(apply, equation), equation.inputs, equation.outputs)
+    return Step(functools.partial(apply, equation), equation.inputs, equation.outputs)
 
 
 def apply(equation: Equation, *values: Any) -> Sequence[Any]:
     """Run one equation on values of its inputs, under its own name and source line."""
     eqn = equation.eqn
     known = {v: x for v, x in zip(eqn.invars, values, strict=True) if not isinstance(v, Literal)}
-    jaxpr = Jaxpr((), tuple(known), eqn.outvars, (eqn,), eqn.effects)
+    jaxpr = _empty().replace(
+        invars=list(known), outvars=eqn.outvars, eqns=[eqn], effects=eqn.effects
+    )
     with _under(equation.stack):
         return eval_jaxpr(jaxpr, (), *known.values())
 
@@ -289,6 +291,11 @@ def called(eqn: JaxprEqn) -> str:
         return name
     info = getattr(_opened(bodies(eqn)[0])[0], "debug_info", None)
     return getattr(info, "func_name", None) or eqn.primitive.name
+
+
+@functools.cache
+def _empty() -> Jaxpr:
+    return jax.make_jaxpr(lambda: ())().jaxpr
 
 
 def _rank(atom: Any) -> int:

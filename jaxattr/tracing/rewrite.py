@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 
 from jaxattr.tracing import interpret, slopes
-from jaxattr.tracing.interpret import Equation, Step
+from jaxattr.tracing.interpret import Equation, Program, Step
 from jaxattr.tracing.kinds import Kind, Operation
 from jaxattr.tracing.lowering import lower
 from jaxattr.tracing.sites import Place, Scope, Site, every, opens_everything, survey
@@ -68,8 +68,9 @@ def with_rules(
         >>> import jax, jax.numpy as jnp
         >>> from jaxattr.rules import gates
         >>> f = lambda x: -jax.nn.relu(x)
-        >>> jax.grad(f)(2.0), jax.grad(with_rules(f, {"activation": gates.guided}))(2.0)
-        (Array(-1., dtype=float32, weak_type=True), Array(0., dtype=float32, weak_type=True))
+        >>> g = with_rules(f, {"activation": gates.guided})
+        >>> jax.grad(f)(2.0).item(), jax.grad(g)(2.0).item()
+        (-1.0, 0.0)
     """
 
     def ruled(x: Any) -> Any:
@@ -91,6 +92,20 @@ def with_rules(
 def _opens_layers(eqn: Any) -> bool:
     layers = {"conv_general_dilated", "reduce_window_max", "reduce_window_sum"}
     return bool(interpret.primitives(eqn) & layers) and opens_everything(eqn)
+
+
+def run(
+    program: Program, rules: Mapping[str, Rule], *args: Any, moving: Sequence[int] | None = None
+) -> list[Any]:
+    """Run a program under rules, what has no rule lowered.
+
+    Args:
+        program: what to run.
+        rules: as for `with_rules`.
+        *args: values of its inputs.
+        moving: the inputs that depend on x; all of them by default.
+    """
+    return _run(survey(program, moving), rules, *args)
 
 
 def _run(scope: Scope, rules: Mapping, *args: Any) -> list[Any]:

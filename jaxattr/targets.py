@@ -1,0 +1,110 @@
+"""What every attribution method does with its images and classes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jaxattr.types import Array, Attribution, Fun, Key
+
+
+def attribution(f: Fun, explain: Callable[[Array, Array, Any], Array]) -> Attribution:
+    """Make an `Attribution` of a function that may take its arguments for granted.
+
+    Args:
+        f: the classifier, for the number of its classes.
+        explain: `(x, target, key) -> maps`, the batch in front.
+
+    Returns:
+        `explain` behind the contract that all methods share: images `(B, H, W, C)` of a float
+        dtype, integer classes `(B,)`; a value that is known and wrong raises `ValueError`; where
+        values are unknown, under `jit`, a class out of range gives a map of NaN.
+    """
+
+    def attribute(x: Array, target: Array, *, key: Key | None = None) -> Array:
+        x, target = jnp.asarray(x), jnp.asarray(target)
+        check_images(x)
+        classes = count_classes(f, x)
+        check_targets(target, x.shape[0], classes)
+        maps = explain(x, target, key)
+        inside = ((target >= 0) & (target < classes)).reshape(-1, *[1] * (maps.ndim - 1))
+        return jnp.where(inside, maps, jnp.nan)
+
+    return attribute
+
+
+def class_gradient(f: Fun, x: Array, target: Array) -> Array:
+    """Return `d f(x)[b, target[b]] / dx` for every image of a batch."""
+    logits, pull = jax.vjp(f, x)
+    (gradient,) = pull(one_hot(target, logits))
+    return gradient
+
+
+def one_hot(target: Array, logits: Array) -> Array:
+    """Return the cotangent of logits that picks the target of every image."""
+    return jax.nn.one_hot(target, logits.shape[-1], dtype=logits.dtype)
+
+
+def need_key(key: Key | None, method: str) -> Key:
+    """Return the key, or say that the method draws random numbers."""
+    if key is None:
+        raise ValueError(f"{method} draws random numbers: pass key=jax.random.key(seed)")
+    return key
+
+
+def check_images(x: Array) -> None:
+    """Raise `ValueError` unless `x` is a batch of finite images of a float dtype."""
+    if x.ndim != 4:
+        raise ValueError(
+            f"x has shape {x.shape}; expected a batch of images (batch, height, width, channels)"
+            + (": write x[None] for a single one" if x.ndim == 3 else "")
+        )
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"x has dtype {x.dtype}; expected a float dtype: pass images as the model takes them, "
+            "already normalised"
+        )
+    if known(x) and not bool(jnp.isfinite(x).all()):
+        example = int(jnp.argmin(jnp.isfinite(x).all(axis=(1, 2, 3))))
+        raise ValueError(f"x[{example}] holds a value that is not finite")
+
+
+def check_targets(target: Array, batch: int, classes: int) -> None:
+    """Raise `ValueError` unless `target` holds a class for every image."""
+    if target.shape != (batch,) or not jnp.issubdtype(target.dtype, jnp.integer):
+        raise ValueError(
+            f"target has shape {target.shape} and dtype {target.dtype}; expected one integer class "
+            f"for each of the {batch} images, shape ({batch},)"
+        )
+    if known(target):
+        values = np.asarray(target)
+        if (wrong := (values < 0) | (values >= classes)).any():
+            i = int(wrong.argmax())
+            raise ValueError(f"target[{i}] is {values[i]}; the classes are 0 to {classes - 1}")
+
+
+def count_classes(f: Fun, x: Array) -> int:
+    """Return K for a classifier of logits `(B, K)`."""
+    logits = jax.eval_shape(f, x)
+    shape = getattr(logits, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] != x.shape[0]:
+        found = f"shape {shape}" if shape is not None else f"a {type(logits).__name__}"
+        raise ValueError(
+            f"the function returned {found} for images of shape {x.shape}; expected logits of "
+            f"shape ({x.shape[0]}, classes)"
+        )
+    return shape[1]
+
+
+def check_positive(name: str, value: int) -> None:
+    """Raise `ValueError` unless an option that counts something is at least 1."""
+    if value < 1:
+        raise ValueError(f"{name} is {value}; expected at least 1")
+
+
+def known(value: Any) -> bool:
+    """Whether the value of an array can be looked at, that is, no transformation hides it."""
+    return not isinstance(value, Tracer)

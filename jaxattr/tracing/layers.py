@@ -1,0 +1,236 @@
+"""Name a place in a function, read its value, and run what comes before or after it."""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxattr.tracing import elementwise, interpret
+from jaxattr.tracing.elementwise import Flow
+from jaxattr.tracing.interpret import Equation, Program
+from jaxattr.tracing.rewrite import Rule, run
+from jaxattr.tracing.sites import opens_everything
+
+
+class Split(NamedTuple):
+    """A function cut at a layer.
+
+    Attributes:
+        before: `x -> value` at the layer.
+        after: `(value, x) -> output`; `x` serves what bypasses the layer.
+        channel_axis: which axis of the value holds channels.
+    """
+
+    before: Callable[[Any], jax.Array]
+    after: Callable[[jax.Array, Any], Any]
+    channel_axis: int
+
+
+class Taps(NamedTuple):
+    """The output of a function, and values met on the way."""
+
+    output: Any
+    values: dict[str, jax.Array]
+
+
+def split(
+    f: Callable[..., Any],
+    x: Any,
+    *,
+    layer: str | None = None,
+    rules: Mapping[str, Rule] | None = None,
+) -> Split:
+    """Cut `f` at a layer, each half read, lowered and under `rules` if there are any.
+
+    Law: `after(before(x), x)` equals `f(x)`.
+
+    Args:
+        f: a function of one argument.
+        x: that argument, or its shape.
+        layer: a module path, `jax.named_scope` or `checkpoint_name`; the last value computed under
+            it is meant. By default the last layer with a spatial extent.
+        rules: rules for the backward pass, as for `with_rules`.
+
+    Raises:
+        ValueError: if the layer is unknown (the known ones are listed), ambiguous, or in a loop.
+    """
+    program, tree, flow = _read(f, x, layer)
+    axis = -1
+    if layer is None:
+        cut, axis = _last_spatial(flow)
+    else:
+        cut = _find(flow, layer)
+        axis = _channel_axis(flow, cut)
+    before = program._replace(outputs=(cut,))
+    after = program._replace(inputs=(cut, *program.inputs))
+
+    def run_before(x: Any) -> jax.Array:
+        return run(_needed(before), rules or {}, *jax.tree.leaves(x))[0]
+
+    def run_after(value: jax.Array, x: Any) -> Any:
+        outputs = run(_needed(after), rules or {}, value, *jax.tree.leaves(x), moving=(cut,))
+        return jax.tree.unflatten(tree, outputs)
+
+    return Split(run_before, run_after, -1 if axis is None else axis)
+
+
+def taps(f: Callable[..., Any], layers: Sequence[str]) -> Callable[..., Taps]:
+    """Return a function that also returns values inside `f`, and can add to them.
+
+    Adding zeros and differentiating with respect to them gives the gradient at each layer.
+
+    Args:
+        f: a function of one argument.
+        layers: names as for `split`.
+
+    Returns:
+        `tapped(x, add={}) -> Taps(output, values)`, where `add` and `values` are keyed by layer and
+        `values` is read after the addition.
+
+    Raises:
+        ValueError: as `split` does.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> @jax.named_scope("double")
+        ... def double(x):
+        ...     return 2 * x
+        >>> taps(lambda x: double(x) + 1, ["double"])(jnp.ones(2)).values
+        {'double': Array([2., 2.], dtype=float32)}
+    """
+
+    def tapped(x: Any, add: Mapping[str, jax.Array] | None = None) -> Taps:
+        program, tree, flow = _read(f, x, *layers)
+        cuts = {layer: _find(flow, layer) for layer in layers}
+        if unknown := set(add or ()) - set(cuts):
+            raise ValueError(f"cannot add at {sorted(unknown)}: the tapped layers are {list(cuts)}")
+        values: dict[int, jax.Array] = {}
+        offsets = {cuts[layer]: a for layer, a in (add or {}).items()}
+
+        def tap(e: Equation) -> interpret.Step:
+            def read(*operands: Any) -> Sequence[Any]:
+                outputs = list(interpret.apply(e, *operands))
+                for i, v in enumerate(e.outputs):
+                    if v in offsets:
+                        outputs[i] = outputs[i] + offsets[v]
+                    values[v] = outputs[i]
+                return outputs
+
+            return interpret.Step(read, e.inputs, e.outputs)
+
+        steps = [
+            tap(e) if not set(e.outputs).isdisjoint(cuts.values()) else interpret.step(e)
+            for e in program.equations
+        ]
+        outputs = interpret.evaluate(program, steps, *jax.tree.leaves(x))
+        return Taps(jax.tree.unflatten(tree, outputs), {k: values[v] for k, v in cuts.items()})
+
+    return tapped
+
+
+def _read(f: Callable[..., Any], x: Any, *layers: str | None) -> tuple[Program, Any, Flow]:
+    """Read `f`, looking inside a remat only if a layer is not found outside."""
+    for opens in (opens_everything, lambda e: interpret.is_remat(e) or opens_everything(e)):
+        program, tree = interpret.read(f, x, opens=opens)
+        flow = elementwise.flow(program, program.inputs)
+        if all(layer is None or _matches(flow, layer) for layer in layers):
+            break
+    return program, tree, flow
+
+
+def _needed(program: Program) -> Program:
+    """Return a program without the equations that its outputs do not need."""
+    needed = {a for a in program.outputs if isinstance(a, int)}
+    equations = []
+    for e in reversed(program.equations):
+        if not needed.isdisjoint(e.outputs) and not set(e.outputs) & set(program.inputs):
+            equations.append(e)
+            needed.update(a for a in e.inputs if isinstance(a, int))
+    return program._replace(equations=tuple(reversed(equations)))
+
+
+def _find(flow: Flow, layer: str) -> int:
+    """Return the last value computed under a name."""
+    matches = _matches(flow, layer)
+    if not matches:
+        raise ValueError(_unknown(flow, layer))
+    depth = min(map(len, matches))
+    shallow = sorted("/".join(m) for m in matches if len(m) == depth)
+    if len(shallow) > 1:
+        raise ValueError(f"layer {layer!r} is ambiguous: it could be {', '.join(shallow)}")
+    return matches[tuple(shallow[0].split("/"))]
+
+
+def _matches(flow: Flow, layer: str) -> dict[tuple[str, ...], int]:
+    """Return the last value of every scope whose path ends in the layer's name."""
+    wanted = {tuple(filter(None, layer.split(s))) for s in ("/", ".")}
+    found = {}
+    for path, value in _named(flow):
+        for n in range(1, len(path) + 1):
+            if any(path[max(0, n - len(w)) : n] == w for w in wanted):
+                found[path[:n]] = value
+    return found
+
+
+def _named(flow: Flow) -> Iterator[tuple[tuple[str, ...], int]]:
+    for e in flow.program.equations:
+        values = [v for v in e.outputs if v in flow.moves and flow.differentiable(v)]
+        if values and e.primitive == "name":
+            yield (e.eqn.params["name"],), values[-1]
+        if values and e.path:
+            yield tuple(e.path.split("/")), values[-1]
+
+
+def _unknown(flow: Flow, layer: str) -> str:
+    paths = dict.fromkeys(path[:n] for path, _ in _named(flow) for n in range(1, len(path) + 1))
+    known = ["/".join(p) for p in paths]
+    if any(layer in e.path for e in flow.program.equations if interpret.loops(e)):
+        return f"layer {layer!r} is a loop's body, where a value is different in every turn"
+    if not known:
+        return (
+            f"layer {layer!r} is unknown: nothing in the function has a name; put the layer under "
+            "jax.named_scope or tag its value with jax.ad_checkpoint.checkpoint_name"
+        )
+    near = difflib.get_close_matches(layer, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"layer {layer!r} is unknown; {hint}The known layers are {', '.join(known)}"
+
+
+def _last_spatial(flow: Flow) -> tuple[int, int]:
+    """Return the last value with height and width that a convolution made, and its channel axis."""
+    for e in reversed(flow.program.equations):
+        for v in e.outputs:
+            shape = flow.program.avals[v].shape
+            if v in flow.moves and flow.differentiable(v) and len(shape) == 4:
+                axis = _channel_axis(flow, v)
+                spatial = [n for i, n in enumerate(shape[1:], 1) if i != axis]
+                if axis is not None and axis > 0 and min(spatial) > 1:
+                    return v, axis
+    raise ValueError(
+        "the function has no layer of shape (batch, height, width, channels) with a spatial extent "
+        "that comes from a convolution: name one with layer=..."
+    )
+
+
+def _channel_axis(flow: Flow, value: int) -> int | None:
+    """Follow a value back to the convolution that made its channels, or return None."""
+    e = flow.program.equations[flow.made[value]] if value in flow.made else None
+    entries = flow.entries(flow.made[value]) if e else []
+    if e is None or not entries:
+        return None
+    shape = flow.program.avals[value].shape
+    if e.primitive == "conv_general_dilated":
+        return e.eqn.params["dimension_numbers"].out_spec[1]
+    entry = next((v for v in entries if flow.program.avals[v].shape == shape), entries[0])
+    axis = _channel_axis(flow, entry)
+    before = flow.program.avals[entry].shape
+    if axis is None:
+        return None
+    if e.primitive == "transpose":
+        return e.eqn.params["permutation"].index(axis)
+    if len(shape) == len(before):
+        return axis if shape[axis] == before[axis] or e.primitive == "concatenate" else None
+    ranks = [[i for i, n in enumerate(s) if n != 1] for s in (before, shape)]
+    kept = [[s[i] for i in r] for s, r in zip((before, shape), ranks, strict=True)]
+    return ranks[1][ranks[0].index(axis)] if kept[0] == kept[1] and axis in ranks[0] else None
