@@ -1,0 +1,35 @@
+"""Image classifiers as Flax NNX modules, named as in torchvision, and their published weights."""
+
+from .cifar_resnet import cifar_resnet20 as cifar_resnet20
+from .cifar_resnet import cifar_resnet32 as cifar_resnet32
+from .cifar_resnet import cifar_resnet44 as cifar_resnet44
+from .cifar_resnet import cifar_resnet56 as cifar_resnet56
+from .efficientnet_lite import efficientnet_lite0 as efficientnet_lite0
+from .efficientnet_lite import efficientnet_lite1 as efficientnet_lite1
+from .efficientnet_lite import efficientnet_lite2 as efficientnet_lite2
+from .efficientnet_lite import efficientnet_lite3 as efficientnet_lite3
+from .efficientnet_lite import efficientnet_lite4 as efficientnet_lite4
+from .layers import features as features
+from .layers import head as head
+from .layers import pooling as pooling
+from .loading import Pretrained as Pretrained
+from .loading import load as load
+from .loading import names as names
+from .loading import skeleton as skeleton
+from .preprocess import Preprocess as Preprocess
+from .published import PUBLISHED as PUBLISHED
+from .published import Published as Published
+from .published import local_path as local_path
+from .resnet import resnet18 as resnet18
+from .resnet import resnet34 as resnet34
+from .resnet import resnet50 as resnet50
+from .resnet import resnet101 as resnet101
+from .resnet import resnet152 as resnet152
+from .vgg import vgg11 as vgg11
+from .vgg import vgg11_bn as vgg11_bn
+from .vgg import vgg13 as vgg13
+from .vgg import vgg13_bn as vgg13_bn
+from .vgg import vgg16 as vgg16
+from .vgg import vgg16_bn as vgg16_bn
+from .vgg import vgg19 as vgg19
+from .vgg import vgg19_bn as vgg19_bn

@@ -1,0 +1,138 @@
+"""A trained model, with what it takes to feed it and to read its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flax import nnx
+
+from jaxattr.models import cifar_resnet, efficientnet_lite, resnet, vgg
+from jaxattr.models import classes as class_names
+from jaxattr.models.layers import Classifier, TorchLayout
+from jaxattr.models.preprocess import Preprocess
+from jaxattr.models.published import find, locate
+from weights_conversion import open_checkpoint, restore_or_convert
+
+BUILDERS: dict[str, Callable[..., Classifier]] = {
+    build.__name__: build
+    for build in (
+        efficientnet_lite.efficientnet_lite0,
+        efficientnet_lite.efficientnet_lite1,
+        efficientnet_lite.efficientnet_lite2,
+        efficientnet_lite.efficientnet_lite3,
+        efficientnet_lite.efficientnet_lite4,
+        vgg.vgg11,
+        vgg.vgg11_bn,
+        vgg.vgg13,
+        vgg.vgg13_bn,
+        vgg.vgg16,
+        vgg.vgg16_bn,
+        vgg.vgg19,
+        vgg.vgg19_bn,
+        resnet.resnet18,
+        resnet.resnet34,
+        resnet.resnet50,
+        resnet.resnet101,
+        resnet.resnet152,
+        cifar_resnet.cifar_resnet20,
+        cifar_resnet.cifar_resnet32,
+        cifar_resnet.cifar_resnet44,
+        cifar_resnet.cifar_resnet56,
+    )
+}
+
+
+class Pretrained(NamedTuple):
+    """A model in evaluation mode, its preprocessing, and the names of its classes."""
+
+    model: Classifier
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all models."""
+    return tuple(BUILDERS)
+
+
+def skeleton(name: str, *, classes: int | None = None) -> Classifier:
+    """Build a model that has shapes in place of weights, which takes no memory.
+
+    Raises:
+        ValueError: If there is no model of that name; the message has the nearest names.
+    """
+    if name not in BUILDERS:
+        near = get_close_matches(name, BUILDERS) or BUILDERS
+        raise ValueError(f"there is no model {name!r}; did you mean {', '.join(near)}?")
+    options = {} if classes is None else {"classes": classes}
+    return nnx.eval_shape(lambda: BUILDERS[name](**options))
+
+
+def load(
+    name: str,
+    *,
+    weights: str | None = None,
+    path: str | PathLike[str] | None = None,
+    classes: Sequence[str] | None = None,
+    dtype: Any = None,
+) -> Pretrained:
+    """Load a trained model.
+
+    The weights are read without torch, downloaded or taken from an installed package if they are
+    not given, and kept converted in the cache, so that a second load is quick.
+
+    Args:
+        name: A model's name, see `names`.
+        weights: The name of published weights, e.g. "IMAGENET1K_V1"; by default the best. With
+            `path`, the ones whose preprocessing the file was trained with; by default those of
+            the same file name, else the model's first.
+        path: A checkpoint of this architecture, with any number of classes: torch's formats or
+            safetensors, a state dict or a training checkpoint that holds one.
+        classes: Names of the classes, where a checkpoint has its own.
+        dtype: Type of the parameters, e.g. `jnp.bfloat16`; by default float32.
+
+    Returns:
+        `(model, preprocess, classes)`: a module that takes `(B, H, W, 3)`; a function from a PIL
+        image to `(H, W, 3)`, whose `display` gives the photograph the model sees; class names.
+
+    Raises:
+        ValueError: If there is no such model or weights, a checkpoint does not fit (all its keys
+            that do not are listed), or `classes` has the wrong length.
+        ModuleNotFoundError: If the package that carries the weights is not installed.
+        OSError: If they cannot be downloaded or read.
+
+    >>> model, preprocess, classes = load("efficientnet_lite0")  # doctest: +SKIP
+    >>> logits = model(preprocess(Image.open("cat.jpg"))[None])  # doctest: +SKIP
+    """
+    model = skeleton(name)
+    entry = find(name, weights, file=None if path is None else Path(path).name)
+    if path is None:
+        path, count = locate(entry), len(entry.classes)
+    else:
+        count = _count_classes(path, model.torch) or len(entry.classes)
+    if count != len(entry.classes):
+        model = skeleton(name, classes=count)
+    if classes is not None and len(classes) != count:
+        raise ValueError(f"{path} has {count} classes, but `classes` has {len(classes)} names")
+    layout = model.torch
+    state = restore_or_convert(
+        path, model, name=name, rename=layout.rename, flatten=layout.flatten, dtype=dtype
+    )
+    nnx.update(model, state)
+    return Pretrained(
+        model,
+        entry.preprocess,
+        class_names.names(count, entry.classes) if classes is None else tuple(classes),
+    )
+
+
+def _count_classes(path: str | PathLike[str], layout: TorchLayout) -> int | None:
+    checkpoint = open_checkpoint(path)
+    for key in checkpoint:
+        if (layout.rename(key) if layout.rename else key) == f"{layout.last}.bias":
+            return checkpoint[key].size
+    return None

