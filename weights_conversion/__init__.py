@@ -3,7 +3,8 @@
 from .cache import restore_or_convert as restore_or_convert
 from .checkpoints import open_checkpoint as open_checkpoint
 from .converter import convert as convert
-from .download import cache_directory as cache_directory
+from .download import DownloadError as DownloadError
 from .download import fetch as fetch
+from .folders import cache_directory as cache_directory
 from .folding import fold_batch_norm as fold_batch_norm
 from .tensors import CheckpointError as CheckpointError

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from .tensors import CheckpointError
+from .tensors import CheckpointError, release
 
 NAMES: Mapping[str, str] = {
     "kernel": "weight",
@@ -143,4 +143,5 @@ def _copy(array: np.ndarray, dtype: Any) -> np.ndarray:
     copy = memory[start : start + array.size * dtype.itemsize].view(dtype).reshape(array.shape)
     for i in range(0, array.shape[-1], _BLOCK):
         copy[..., i : i + _BLOCK] = array[..., i : i + _BLOCK]
+        release(array)
     return copy

@@ -16,11 +16,10 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-import platformdirs
 from filelock import FileLock
 from tqdm import tqdm
 
-from .hashes import sha256_of
+from .folders import cache_directory, sha256_of
 
 _CHUNK = 1 << 18  # bytes
 _TIMEOUT = 30.0  # seconds without a byte
@@ -32,16 +31,6 @@ class DownloadError(OSError):
 
 class _Refused(DownloadError):
     """The server answered, and asking again will not help."""
-
-
-def cache_directory() -> Path:
-    """Return the folder of downloads and converted weights.
-
-    It is the user's cache folder for `jaxattr`, or what the environment variable `JAXATTR_CACHE`
-    says. It need not exist.
-    """
-    moved = os.environ.get("JAXATTR_CACHE")
-    return Path(moved).expanduser() if moved else platformdirs.user_cache_path("jaxattr")
 
 
 def fetch(
@@ -108,7 +97,8 @@ def fetch(
 def _download_with_retries(url: str, part: Path, label: str, retries: int, wait: float) -> None:
     for attempt in range(retries + 1):
         try:
-            return _download(url, part, label)
+            _download(url, part, label)
+            return
         except _Refused:
             raise
         except (OSError, HTTPException):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+_CHUNK = 1 << 24  # bytes of a file worked on at once
 MAX_EXPANDED = 2**28  # elements of a tensor that repeats its storage, e.g. one made by `expand`
 
 
@@ -149,9 +150,27 @@ def view(tensor: Tensor, region: Region, file: mmap.mmap, *, swap: bool = False)
 
 def verify(file: mmap.mmap, region: Region) -> bool:
     """Tell whether the bytes agree with their CRC-32, where one was written."""
-    # torch.serialization.set_crc32_options(False) writes zeros.
-    crc = region.crc
-    return not crc or zlib.crc32(memoryview(file)[region.start :][: region.size]) == crc
+    if not region.crc:  # torch.serialization.set_crc32_options(False) writes zeros
+        return True
+    crc, end = 0, region.start + region.size
+    for start in range(region.start, end, _CHUNK):
+        crc = zlib.crc32(memoryview(file)[start : min(start + _CHUNK, end)], crc)
+        release(file)
+    return crc == region.crc
+
+
+def release(memory: object) -> None:
+    """Give the pages of a mapped file, or of an array on one, back to the system.
+
+    They are read again when they are used again. Without this the file would count as memory of
+    the process as far as it was read.
+    """
+    while isinstance(memory, np.ndarray):
+        memory = memory.base
+    if isinstance(memory, memoryview):
+        memory = memory.obj
+    if isinstance(memory, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        memory.madvise(mmap.MADV_DONTNEED)
 
 
 def quote(name: str) -> str:
