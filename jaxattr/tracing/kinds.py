@@ -139,7 +139,7 @@ def _operation(
 ) -> Operation:
     """Return an operation, with the constants of the program that it needs taken in."""
     equations, own = flow.program.equations, set(members)
-    stack = [] if kind is Kind.FREE else [a for i in own for a in equations[i].inputs]
+    stack = [] if kind in (Kind.FREE, Kind.LOOP) else [a for i in own for a in equations[i].inputs]
     while stack:
         a = stack.pop()
         if isinstance(a, int) and a in flow.literal and flow.made[a] not in own:

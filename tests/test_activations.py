@@ -1,0 +1,220 @@
+"""An activation is found however it is spelled, and nothing else is taken for one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen
+from jax import lax, nn
+from nets import RELU6S, RELUS
+
+import jaxattr
+from jaxattr.rules import gates
+from jaxattr.tracing.rewrite import Local
+
+KINKS = jnp.array([-7.0, -3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 6.0, 7.0])
+
+MORE_RELUS = {
+    "where(z <= 0, 0, z)": lambda z: jnp.where(z <= 0, 0, z),
+    "where(z >= 0, z, 0)": lambda z: jnp.where(z >= 0, z, 0),
+    "(z + abs(z)) / 2": lambda z: (z + jnp.abs(z)) / 2,
+    "z * heaviside(z)": lambda z: z * jnp.heaviside(z, 0),
+    "leaky_relu(z, 0)": lambda z: nn.leaky_relu(z, 0.0),
+    "lax.clamp": lambda z: lax.clamp(0.0, z, jnp.inf),
+    "remat": jax.checkpoint(nn.relu),
+    "scan": lambda z: lax.scan(lambda c, _: (nn.relu(c), None), z, length=2)[0],
+    "scan over rows": lambda z: lax.map(nn.relu, z),
+    "cond": lambda z: lax.cond(z.sum() < 1e9, nn.relu, jnp.negative, z),
+    "custom_vjp": gates.gate(lambda g, z, slope: g)(
+        Local(None, nn.relu, None, 1)  # a ReLU with a derivative of its own
+    ),
+    "vmap": lambda z: jax.vmap(nn.relu)(z),
+}
+ALL_RELUS = RELUS | MORE_RELUS
+
+SMOOTH = [nn.silu, nn.gelu, nn.softplus, nn.tanh, nn.sigmoid, nn.elu, nn.selu, nn.celu, nn.mish]
+SMOOTH += [nn.soft_sign, nn.squareplus, nn.log_sigmoid, jnp.sin]
+BENT = [nn.leaky_relu, nn.hard_swish, nn.hard_sigmoid, nn.hard_tanh, nn.relu6, jnp.abs]
+
+
+def activations(f, x=KINKS):
+    return [s for s in jaxattr.sites(lambda x: f(2 * x).sum(), x) if s.kind == "activation"]
+
+
+def gradient(f, rule, x):
+    return jax.grad(jaxattr.with_rules(lambda x: f(x).sum(), {"activation": rule}))(x)
+
+
+@pytest.mark.parametrize("under", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("relu", ALL_RELUS.values(), ids=ALL_RELUS)
+def test_guided_gate(relu, under):
+    """The gate is `1[z > 0]`, also at 0, where JAX's own derivative depends on the spelling."""
+    w = jnp.where(jnp.arange(KINKS.size) % 3 == 0, -1.0, 2.0)
+    f = jaxattr.with_rules(lambda x: (relu(x) * w).sum(), {"activation": gates.guided})
+    np.testing.assert_array_equal(under(jax.grad(f))(KINKS), jnp.maximum(w, 0) * (KINKS > 0))
+
+
+@pytest.mark.parametrize("relu6", RELU6S.values(), ids=RELU6S)
+def test_relu6_gate(relu6):
+    expected = (KINKS > 0) & (KINKS < 6)
+    np.testing.assert_array_equal(gradient(relu6, gates.guided, KINKS), expected)
+    assert len(activations(relu6)) == 1
+
+
+@pytest.mark.parametrize(
+    "leaky",
+    [
+        nn.leaky_relu,
+        lambda z: jnp.where(z > 0, z, 0.01 * z),
+        lambda z: jnp.maximum(z, 0.01 * z),
+        lambda z: nn.relu(z) - 0.01 * nn.relu(-z),
+        lambda z: nn.elu(z, 0.0) + jnp.minimum(0.01 * z, 0),
+    ],
+)
+def test_leaky_gate_at_zero(leaky):
+    expected = jnp.where(KINKS > 0, 1, 0.01)
+    np.testing.assert_allclose(gradient(leaky, gates.guided, KINKS), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("f", SMOOTH + BENT, ids=lambda f: f.__name__)
+def test_slope_is_the_derivative(f):
+    x = jnp.linspace(-4.1, 4.3, 50)  # no kink
+    plain = gates.gate(lambda g, z, slope: g * slope())
+    np.testing.assert_allclose(
+        gradient(f, plain, x), jax.vmap(jax.grad(f))(x), rtol=2e-6, atol=1e-6
+    )
+    assert len(activations(f)) == 1
+
+
+@pytest.mark.parametrize(
+    ("f", "name"),
+    [
+        (nn.relu, "relu"),
+        (nn.relu6, "relu6"),
+        (nn.silu, "silu"),
+        (nn.leaky_relu, "leaky_relu"),
+        (lambda z: jnp.clip(z, 0, 6), "clip"),
+        (lambda z: jnp.maximum(z, 0), "max"),
+    ],
+)
+def test_names(f, name):
+    assert [s.op for s in activations(f)] == [name]
+
+
+def handmade_sigmoid(z):
+    return 1 / (1 + jnp.exp(-z))
+
+
+def batch_norm(z):
+    return (z - 1.5) * 3 + 2
+
+
+@pytest.mark.parametrize(
+    ("f", "count"),
+    [
+        (handmade_sigmoid, 1),
+        (lambda z: jnp.log(1 + jnp.exp(z)), 1),
+        (lambda z: nn.relu(batch_norm(nn.relu(z))), 2),
+        (lambda z: nn.relu(nn.relu(z) + z[::-1]), 2),
+        (lambda z: z + nn.relu(z), 1),
+        (lambda z: jnp.where(jnp.isnan(z), 0, z), 0),
+        (lambda z: jnp.where(jnp.arange(10) > 3, z, 0), 0),
+        (lambda z: z / jnp.maximum(jnp.linalg.norm(z), 1e-6), 0),
+        (lambda z: nn.softmax(z), 0),
+        (lambda z: nn.log_softmax(z), 0),
+        (lambda z: nn.standardize(z), 0),
+        (lambda z: z * nn.sigmoid(z.mean()), 1),
+        (lambda z: lax.stop_gradient(nn.relu(z)) + z, 0),
+    ],
+)
+def test_counts(f, count):
+    assert len(activations(f)) == count
+
+
+def test_a_value_seen_elsewhere_is_no_inside_of_an_activation():
+    """`relu(z)` also feeds a sum, so `z + relu(z)` is a sum of two values, not one function."""
+
+    def f(z):
+        a = nn.relu(z)
+        return z + a + a.sum()
+
+    assert [s.op for s in activations(f)] == ["relu"]
+
+
+@pytest.mark.parametrize("norm", [linen.LayerNorm(), linen.GroupNorm(2), linen.RMSNorm()])
+def test_variance_clamp_is_no_relu(norm):
+    """LayerNorm's `max(var, 0)` keeps its derivative; the ReLU behind it is found."""
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4))
+    variables = norm.init(jax.random.key(1), x)
+    f = lambda x: nn.relu(norm.apply(variables, x))
+    assert [s.op for s in activations(f, x)] == ["relu"]
+    keep = gates.gate(lambda g, z, slope: g * slope())
+    expected = jax.grad(lambda x: (f(x) ** 2).sum())(x)
+    np.testing.assert_allclose(
+        gradient(lambda x: f(x) ** 2, keep, x), expected, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_attention_and_gates_are_products():
+    """Squeeze-excite and attention are read; their sigmoids are found, their softmax is not one."""
+    x = jax.random.normal(jax.random.key(0), (2, 5, 4))
+
+    def f(x):
+        scores = nn.softmax(jnp.einsum("bqd,bkd->bqk", x, x @ jnp.ones((4, 4))))
+        mixed = jnp.einsum("bqk,bkd->bqd", scores, x)
+        return (nn.gelu(mixed) * nn.sigmoid(mixed.mean(1, keepdims=True) @ jnp.eye(4))).sum()
+
+    kinds = [s.kind for s in jaxattr.sites(f, x)]
+    assert kinds.count("activation") == 2
+    assert kinds.count("product") == 4
+    assert "unknown" not in kinds
+
+
+def test_parametric_slope_gets_its_gradient():
+    """PReLU: the rule changes the gradient of the input, not that of the parameter."""
+    x = jnp.array([-2.0, -1.0, 3.0])
+
+    def loss(slope, rule):
+        f = lambda x: (jnp.where(x > 0, x, slope * x) * jnp.array([1.0, -1.0, -1.0])).sum()
+        return jaxattr.with_rules(f, {"activation": rule})
+
+    back = jax.grad(lambda x: loss(0.25, gates.guided)(x))(x)
+    np.testing.assert_array_equal(back, [0.25, 0, 0])
+    slope = jax.jit(jax.grad(lambda s: loss(s, gates.guided)(x)))(0.25)
+    assert slope == -2.0 + 1.0
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: jnp.sort(x).sum(),
+        lambda x: jnp.maximum(x, x[::-1]).sum(),
+        lambda x: jnp.cumprod(x).sum(),
+        lambda x: x[jnp.argmax(x)],
+    ],
+    ids=["sort", "maxout", "cumprod", "argmax"],
+)
+def test_the_unknown_is_refused(f):
+    both = lambda x: nn.relu(f(x))
+    with pytest.raises(jaxattr.UnsupportedOperation, match="depends on the image"):
+        jaxattr.with_rules(both, {"activation": gates.guided})(KINKS)
+    np.testing.assert_allclose(jaxattr.with_rules(both, {})(KINKS), both(KINKS))
+
+
+def test_refusal_names_place_and_line():
+    @jax.named_scope("head")
+    def f(x):
+        return nn.relu(jnp.sort(x))  # this line
+
+    line = f.__wrapped__.__code__.co_firstlineno + 2
+    with pytest.raises(jaxattr.UnsupportedOperation) as error:
+        jaxattr.with_rules(f, {"activation": gates.guided})(KINKS)
+    message = str(error.value)
+    assert "`sort`" in message
+    assert "in head" in message
+    assert f"{__file__}:{line} (" in message
+
+
+def test_nothing_to_replace_is_an_error():
+    with pytest.raises(ValueError, match="no activation"):
+        jaxattr.with_rules(jnp.sum, {"activation": gates.guided}, needs=["activation"])(KINKS)
