@@ -1,6 +1,8 @@
 """Published weights, read without torch and kept as Orbax checkpoints."""
 
+from .cache import restore as restore
 from .cache import restore_or_convert as restore_or_convert
+from .cache import save as save
 from .checkpoints import open_checkpoint as open_checkpoint
 from .converter import convert as convert
 from .download import DownloadError as DownloadError

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
-import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from os import PathLike
@@ -19,13 +19,12 @@ from flax import nnx
 from .checkpoints import open_checkpoint
 from .converter import convert
 from .folders import cache_directory, sha256_of
+from .tensors import CheckpointError
 
 VERSION = 1
 """Of the converter: raised when it gives other values, so that old entries are left alone."""
 
-WEIGHTS = "weights"
-"""The Orbax checkpoint inside an entry: a dict of arrays by dotted path."""
-
+_LOG = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
 _CHUNK = 1 << 20  # bytes
 
@@ -44,7 +43,7 @@ def restore_or_convert(
 
     An entry belongs to the SHA-256 of the source, the model's name and skeleton, the dtype and the
     version of the converter. It appears whole or not at all; one that was damaged since is built
-    anew. Where the cache cannot be written the weights are converted each time, with a warning.
+    anew. Where the cache cannot be written the weights are converted each time.
 
     Args:
         path: the checkpoint.
@@ -65,62 +64,71 @@ def restore_or_convert(
     maps = sorted((flatten or {}).items())
     key = json.dumps([VERSION, sha256_of(Path(path)), name, kind, maps, described])
     entry = folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    if is_whole(entry):
+    if entry.exists():
         try:
-            return restore(entry, skeleton)
+            return restore(entry, model)
         except Exception as error:  # Orbax raises all sorts, and building anew is always right
-            warnings.warn(f"{entry} cannot be restored and is built anew: {error}", stacklevel=2)
+            _LOG.warning("the cache entry %s is built anew: %s", entry, error)
     state = convert(open_checkpoint(path), model, rename=rename, flatten=flatten, dtype=dtype)
     try:
+        shutil.rmtree(entry, ignore_errors=True)
         save(state, entry)
     except OSError as error:
-        warnings.warn(f"the converted weights are not kept: {error}", stacklevel=2)
+        if not entry.exists():  # another process may have been first
+            _LOG.warning("the converted weights are not kept: %s", error)
     return state
 
 
-def save(state: nnx.State, entry: Path) -> None:
-    """Write a state as an Orbax checkpoint with a manifest of its files, atomically.
+def save(state: nnx.State, directory: str | PathLike[str]) -> None:
+    """Write a state as an Orbax checkpoint that appears whole or not at all.
 
-    What was at `entry` is replaced.
+    The checkpoint is a dict of arrays by dotted path, `layer1.0.conv1.kernel`. A manifest of its
+    files lies among them, with their sizes and CRC-32s.
+
+    Raises:
+        OSError: the directory cannot be written, or is there already and not empty.
     """
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
+    directory = Path(directory).resolve()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
         with _checkpointer() as checkpointer:
-            checkpointer.save((draft / WEIGHTS).resolve(), _by_name(state))
-        (draft / _MANIFEST).write_text(json.dumps(_manifest(draft)))
-        shutil.rmtree(entry, ignore_errors=True)
-        draft.replace(entry)
+            checkpointer.save(draft / "weights", _by_name(state))
+        (draft / "weights" / _MANIFEST).write_text(json.dumps(_manifest(draft / "weights")))
+        (draft / "weights").replace(directory)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def is_whole(entry: Path) -> bool:
-    """Tell whether every file of an entry is there with the size and CRC-32 of its manifest."""
-    try:
-        return json.loads((entry / _MANIFEST).read_text()) == _manifest(entry)
-    except (OSError, ValueError):
-        return False
-
-
-def restore(entry: Path, skeleton: nnx.State) -> nnx.State:
-    """Read the state that `save` wrote, in the form of `skeleton`.
+def restore(directory: str | PathLike[str], model: nnx.Module) -> nnx.State:
+    """Read the state that `save` wrote, for a model or its skeleton from `nnx.eval_shape`.
 
     Raises:
-        KeyError: a variable of the skeleton is missing.
-        ValueError: one has another shape.
+        CheckpointError: a file is missing or damaged, or a variable has another name or shape.
     """
+    directory = Path(directory).resolve()
+    if not _is_whole(directory):
+        raise CheckpointError(f"{directory}: its files do not agree with its manifest")
+    skeleton = nnx.state(model, (nnx.Param, nnx.BatchStat))
     here = ocp.ArrayRestoreArgs(sharding=jnp.zeros(()).sharding)
-    arguments = dict.fromkeys(_by_name(skeleton), here)
     with _checkpointer() as checkpointer:
-        arrays = checkpointer.restore((entry / WEIGHTS).resolve(), restore_args=arguments)
-    restored = []
-    for path, variable in nnx.to_flat_state(skeleton):
-        array = arrays[_name(path)]
-        if array.shape != variable.shape:
-            raise ValueError(f"{_name(path)} is {array.shape}, not {variable.shape}")
-        restored.append((path, variable.replace(array)))
-    return nnx.from_flat_state(restored)
+        names = checkpointer.metadata(directory).item_metadata.tree
+        arrays = checkpointer.restore(directory, restore_args=dict.fromkeys(names, here))
+    wanted = {name: value.shape for name, value in _by_name(skeleton).items()}
+    found = {name: array.shape for name, array in arrays.items()}
+    if wanted != found:
+        differing = sorted(dict(wanted.items() ^ found.items()))
+        raise CheckpointError(f"{directory}: does not fit the model at {', '.join(differing)}")
+    return nnx.from_flat_state(
+        [(path, v.replace(arrays[_name(path)])) for path, v in nnx.to_flat_state(skeleton)]
+    )
+
+
+def _is_whole(directory: Path) -> bool:
+    try:
+        return json.loads((directory / _MANIFEST).read_text()) == _manifest(directory)
+    except (OSError, ValueError):
+        return False
 
 
 def _by_name(state: nnx.State) -> dict[str, Any]:
@@ -131,16 +139,16 @@ def _name(path: tuple[Any, ...]) -> str:
     return ".".join(map(str, path))
 
 
-def _manifest(entry: Path) -> dict[str, list[int]]:
-    """Return the size and CRC-32 of each file of an entry."""
+def _manifest(directory: Path) -> dict[str, list[int]]:
+    """Return the size and CRC-32 of each file."""
     manifest = {}
-    for file in sorted((entry / WEIGHTS).rglob("*")):
-        if file.is_file():
+    for file in sorted(directory.rglob("*")):
+        if file.is_file() and file != directory / _MANIFEST:
             crc, size = 0, 0
             with file.open("rb") as stream:
                 while chunk := stream.read(_CHUNK):
                     crc, size = zlib.crc32(chunk, crc), size + len(chunk)
-            manifest[file.relative_to(entry).as_posix()] = [size, crc]
+            manifest[file.relative_to(directory).as_posix()] = [size, crc]
     return manifest
 
 

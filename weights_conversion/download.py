@@ -74,7 +74,9 @@ def fetch(
         return path
     by_hand = f"To do without the network, put the file from {url} at {path}."
     if os.environ.get("JAXATTR_OFFLINE", "") not in ("", "0"):
-        raise DownloadError(f"{filename} is not in the cache and JAXATTR_OFFLINE is set. {by_hand}")
+        raise DownloadError(
+            f"JAXATTR_OFFLINE is set, and {path} is not there with SHA-256 {sha256}. {by_hand}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{filename}.lock"):
         if path.exists() and sha256_of(path).startswith(sha256):

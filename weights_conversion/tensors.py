@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 
 _CHUNK = 1 << 24  # bytes of a file worked on at once
-MAX_EXPANDED = 2**28  # elements of a tensor that repeats its storage, e.g. one made by `expand`
+MAX_EXPANDED = 2**24  # elements of a tensor that repeats its storage, e.g. one made by `expand`
 
 
 class CheckpointError(ValueError):

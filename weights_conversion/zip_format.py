@@ -25,9 +25,12 @@ def read_zip(path: Path, file: mmap.mmap) -> Contents:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = {entry.filename: entry for entry in archive.infolist()}
+            listed = archive.infolist()
     except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, OSError) as error:
         raise CheckpointError(f"its zip directory is damaged or cut off: {error}") from error
+    entries = {entry.filename: entry for entry in listed}
+    if len(entries) != len(listed):
+        raise CheckpointError("its zip directory names an entry twice")
     roots = [name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl")]
     if len(roots) != 1:
         raise CheckpointError("it is a zip archive, but none that torch.save wrote: no data.pkl")
