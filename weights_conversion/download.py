@@ -66,7 +66,7 @@ def fetch(
         raise ValueError(f"only http and https are fetched, not {url!r}")
     if not re.fullmatch(r"[0-9a-f]{8,64}", sha256):
         raise ValueError(f"sha256 must be 8 to 64 hexadecimal digits, not {sha256!r}")
-    if Path(filename).name != filename:
+    if not filename or Path(filename).name != filename:
         raise ValueError(f"filename must be a bare name, not {filename!r}")
     folder = Path(directory) if directory is not None else cache_directory() / "downloads"
     path = folder / filename

@@ -1,0 +1,128 @@
+"""How long does VGG-16 take to load, and how much memory, from a torch file and from the cache?
+
+VGG-16 with random weights (528 MB) is written by torch in both of its formats, then read in fresh
+processes, by turns: by `torch.load` into torch's tensors; by `open_checkpoint` and `convert` into
+Flax's; from the Orbax checkpoint in the cache. Time is the call alone, imports excluded; memory is
+the growth of the process's peak resident memory. Needs torch and Linux:
+
+    python benchmarks/load_weights.py [--rounds 5]
+
+RESULTS
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+WIDTHS = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
+FEATURES = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]  # torchvision's indices
+DENSE = {0: (25088, 4096), 3: (4096, 4096), 6: (4096, 1000)}
+
+
+def write(folder):
+    """Write VGG-16's state dict in torch's formats."""
+    import torch
+
+    state, inputs = {}, 3
+    for index, width in zip(FEATURES, WIDTHS, strict=True):
+        layer = torch.nn.Conv2d(inputs, width, 3)
+        state |= {f"features.{index}.{k}": v for k, v in layer.state_dict().items()}
+        inputs = width
+    for index, sizes in DENSE.items():
+        layer = torch.nn.Linear(*sizes)
+        state |= {f"classifier.{index}.{k}": v for k, v in layer.state_dict().items()}
+    torch.save(state, folder / "zip.pth")
+    torch.save(state, folder / "legacy.pth", _use_new_zipfile_serialization=False)
+
+
+def peak():
+    """Return the peak resident memory of this process, in MB."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1.024e-3 for line in status if line.startswith("VmHWM"))
+
+
+def load(reader, path):
+    """Load once in this process, and print seconds and megabytes."""
+    if reader == "torch.load":
+        import torch
+
+        def call():
+            return torch.load(path)
+    else:
+        import jax
+        from flax import nnx
+
+        from jaxattr import models
+        from weights_conversion import convert, open_checkpoint, restore_or_convert
+
+        model = models.skeleton("vgg16")
+        flatten = model.torch.flatten
+        jax.block_until_ready(jax.numpy.zeros(1))
+
+        def call():
+            if reader == "open + convert":
+                state = convert(open_checkpoint(path), model, flatten=flatten)
+            else:
+                state = restore_or_convert(path, model, name="vgg16", flatten=flatten)
+            nnx.update(model, state)
+            return jax.block_until_ready(nnx.state(model))
+
+    memory, start = peak(), time.perf_counter()
+    kept = call()
+    print(time.perf_counter() - start, peak() - memory)
+    del kept
+
+
+CASES = [
+    ("torch.load", "zip"),
+    ("torch.load", "legacy"),
+    ("open + convert", "zip"),
+    ("open + convert", "legacy"),
+    ("cache", "zip"),
+]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--load", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.load:
+        load(*arguments.load)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write(folder)
+        environment = os.environ | {"JAXATTR_CACHE": str(folder / "cache")}
+
+        def measure(reader, form):
+            path = str(folder / f"{form}.pth")
+            command = [sys.executable, __file__, "--load", reader, path]
+            run = subprocess.run(
+                command, capture_output=True, text=True, check=True, env=environment
+            )
+            return tuple(map(float, run.stdout.split()))
+
+        time.sleep(3)  # the hash of a file changed just now is not remembered
+        filling = measure("cache", "zip")
+        results = {case: [] for case in CASES}
+        for _ in range(arguments.rounds):
+            for case in CASES:
+                results[case].append(measure(*case))
+    reference = median(seconds for seconds, _ in results[CASES[0]])
+    print(f"{'reader':15} {'format':7} {'seconds':>8} {'ratio':>6} {'peak MB':>8}")
+    for (reader, form), values in results.items():
+        seconds, memory = (median(column) for column in zip(*values, strict=True))
+        print(f"{reader:15} {form:7} {seconds:8.2f} {seconds / reference:6.2f} {memory:8.0f}")
+    print(
+        f"{'fill the cache':15} {'zip':7} {filling[0]:8.2f} {filling[0] / reference:6.2f} {filling[1]:8.0f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
