@@ -1,0 +1,123 @@
+"""The methods by name, as the command line and the README list them."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from jaxattr import backprop, cams, gradients, noise, paths
+from jaxattr.types import Attribution, Fun
+
+
+class Method(NamedTuple):
+    """A method, and what its signature does not say.
+
+    Attributes:
+        function: from a classifier, or from an attribution if it wraps one, to an attribution.
+        cost: the passes through the network that one map takes.
+        wraps: whether it is made of another attribution.
+        random: whether it draws random numbers, so that it needs a key.
+    """
+
+    function: Callable[..., Attribution]
+    cost: str
+    wraps: bool = False
+    random: bool = False
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.function.__name__
+
+    @property
+    def summary(self) -> str:
+        """The first line of its docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    @property
+    def reference(self) -> str:
+        """The paper, from its docstring."""
+        _, _, rest = (inspect.getdoc(self.function) or "").partition("\nReference:\n")
+        return " ".join(rest.partition("\n\n")[0].split())
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its keyword-only options with their defaults."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+_GRADIENT = "1 forward, 1 backward"
+_CAM = "1 forward, 1 backward to the layer"
+_SAMPLES = "samples x the method"
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method(gradients.saliency, _GRADIENT),
+        Method(gradients.input_x_gradient, _GRADIENT),
+        Method(paths.integrated_gradients, f"steps x ({_GRADIENT})"),
+        Method(backprop.guided_backprop, _GRADIENT),
+        Method(backprop.deconvnet, _GRADIENT),
+        Method(cams.grad_cam, _CAM),
+        Method(cams.guided_grad_cam, "guided_backprop + grad_cam"),
+        Method(noise.smooth, _SAMPLES, wraps=True, random=True),
+        Method(noise.smooth_squared, _SAMPLES, wraps=True, random=True),
+        Method(noise.variance, _SAMPLES, wraps=True, random=True),
+    )
+}
+
+
+def find(name: str) -> list[Method]:
+    """Find a method, or a method of another: `smooth:guided_backprop`.
+
+    A method that wraps another and names none takes saliency.
+
+    Args:
+        name: names of `METHODS` with colons between them, the outermost first.
+
+    Returns:
+        The methods, the outermost first; all but the last wrap what follows.
+
+    Raises:
+        ValueError: if there is no such method, with the nearest names, or one that wraps nothing
+            stands before a colon.
+
+    Example:
+        >>> [m.name for m in find("smooth:guided_backprop")]
+        ['smooth', 'guided_backprop']
+        >>> [m.name for m in find("variance")]
+        ['variance', 'saliency']
+    """
+    chain = []
+    for part in name.split(":"):
+        if part not in METHODS:
+            near = difflib.get_close_matches(part, METHODS, n=3)
+            hint = (
+                f"did you mean {' or '.join(near)}" if near else f"there are {', '.join(METHODS)}"
+            )
+            raise ValueError(f"there is no method {part!r}; {hint}")
+        chain.append(METHODS[part])
+    for method in chain[:-1]:
+        if not method.wraps:
+            wrappers = ", ".join(m.name for m in METHODS.values() if m.wraps)
+            raise ValueError(
+                f"{name!r}: {method.name} is no method of another one; before a colon stand "
+                f"{wrappers}"
+            )
+    return [*chain, METHODS["saliency"]] if chain[-1].wraps else chain
+
+
+def build(chain: Sequence[Method], f: Fun, **options: Any) -> Attribution:
+    """Make the attribution that `find` found.
+
+    Args:
+        chain: methods, the outermost first.
+        f: images `(B, H, W, C)` to logits `(B, K)`.
+        **options: options of any of the methods; each takes those it knows.
+    """
+    made: Any = f
+    for method in reversed(chain):
+        known = {k: v for k, v in options.items() if k in method.options}
+        made = method.function(made, **known)
+    return made
