@@ -8,7 +8,6 @@ import equinox as eqx
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from flax import nnx, traverse_util
 from jax import Array
@@ -102,7 +101,7 @@ def linen(net: Net, params: Params) -> Callable[[Array], Array]:
     for path, value in flat.items():
         collections["batch_stats" if path[-1] in ("mean", "var") else "params"][path] = value
     variables = {key: traverse_util.unflatten_dict(value) for key, value in collections.items()}
-    return partial(LinenNet(net).apply, variables)
+    return lambda x: jnp.asarray(LinenNet(net).apply(variables, x))
 
 
 class NNXNet(nnx.Module):
@@ -170,24 +169,22 @@ def equinox(net: Net, params: Params) -> Callable[[Array], Array]:
                     use_bias=bias,
                     key=key,
                 )
-                values = (
-                    params[here + "weight"],
-                    params[here + "bias"][:, None, None] if bias else 0,
-                )
-                return replace(conv, ("weight", "bias")[: 1 + bias], values)
+                values = {"weight": params[here + "weight"]}
+                if bias:
+                    values["bias"] = params[here + "bias"][:, None, None]
+                return replace(conv, values)
             case BatchNorm(_, features):
                 dtype = params[here + "weight"].dtype
                 new = eqx.nn.make_with_state(eqx.nn.BatchNorm)
                 norm, state = new(features, "batch", inference=True, mode="batch", dtype=dtype)
                 moments = params[here + "running_mean"], params[here + "running_var"]
+                assert norm.batch_state_index is not None
                 state = state.set(norm.batch_state_index, moments)
-                values = params[here + "weight"], params[here + "bias"]
-                norm = replace(norm, ("weight", "bias"), values)
+                norm = replace(norm, {key: params[here + key] for key in ("weight", "bias")})
                 return lambda x: norm(x, state)[0]
             case Dense(_, inputs, features):
                 dense = eqx.filter_eval_shape(eqx.nn.Linear, inputs, features, key=key)
-                values = params[here + "weight"], params[here + "bias"]
-                return replace(dense, ("weight", "bias"), values)
+                return replace(dense, {key: params[here + key] for key in ("weight", "bias")})
             case Residual():
                 inside = {
                     sub: module(sub, here) for sub in layer.main + layer.shortcut + layer.after
@@ -209,10 +206,10 @@ def equinox(net: Net, params: Params) -> Callable[[Array], Array]:
     return jax.vmap(lambda x: run(net, x.transpose(2, 0, 1), lambda layer, x: modules[layer](x)))
 
 
-def replace(module: Any, names: tuple[str, ...], values: tuple[Array, ...]) -> Any:
+def replace(module: Any, values: dict[str, Array]) -> Any:
     """Return an Equinox module with other values."""
     return eqx.tree_at(
-        lambda m: [getattr(m, name) for name in names], module, list(values[: len(names)])
+        lambda m: [getattr(m, name) for name in values], module, list(values.values())
     )
 
 
@@ -263,7 +260,7 @@ def haiku(net: Net, params: Params) -> Callable[[Array], Array]:
             state[f"{module}/{moments[name]}"] = {
                 "average": average,
                 "hidden": average,
-                "counter": np.int32(1),
+                "counter": jnp.ones((), int),
             }
         elif (*path, "scale") in flat:
             rename = {"scale": "scale", "bias": "offset"}

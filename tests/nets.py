@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import DTypeLike
 from peers import peer
 
 Padding: TypeAlias = tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, right))
@@ -195,7 +196,7 @@ class Case(NamedTuple):
     target: Array  # (3,)
 
 
-def load(name: str, dtype: jnp.dtype | type = jnp.float32) -> Case:
+def load(name: str, dtype: DTypeLike = jnp.float32) -> Case:
     """Read the network `name`; its weights are exact in float32 and in float64."""
     arrays = peer(name)
     params = {
