@@ -7,8 +7,6 @@ the new channels with zeros.
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax.numpy as jnp
 from flax import nnx
 
@@ -41,7 +39,7 @@ class BasicBlock(nnx.Module):
         self.conv2 = conv(outputs, outputs, 3, rngs=rngs)
         self.bn2 = batch_norm(outputs, rngs=rngs)
         self.relu = nnx.relu
-        self.shortcut = identity if stride == 1 else partial(shortcut, outputs=outputs)
+        self.shortcut = identity if stride == 1 else halve_and_widen
 
     def __call__(self, x: Array) -> Array:
         """Apply the block."""
@@ -49,11 +47,10 @@ class BasicBlock(nnx.Module):
         return call(self.relu, "relu", y + through(self, x, "shortcut"))
 
 
-def shortcut(x: Array, *, outputs: int) -> Array:
-    """Take every second row and column, and share new zero channels between both ends."""
-    before = (outputs - x.shape[-1]) // 2
-    after = outputs - x.shape[-1] - before
-    return jnp.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (before, after)))
+def halve_and_widen(x: Array) -> Array:
+    """Take every second row and column, and add zero channels, as many before as behind."""
+    half = x.shape[-1] // 2
+    return jnp.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (half, half)))
 
 
 class CifarResNet(Classifier):

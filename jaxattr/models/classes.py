@@ -3,7 +3,7 @@
 from importlib.resources import files
 
 # The usual short names of the 1000 classes of ImageNet's challenge, as torchvision prints them.
-IMAGENET = tuple(files(__package__).joinpath("imagenet_classes.txt").read_text().splitlines())
+IMAGENET = tuple(files("jaxattr.models").joinpath("imagenet_classes.txt").read_text().splitlines())
 
 CIFAR10 = (
     "airplane",

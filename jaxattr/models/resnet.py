@@ -74,8 +74,9 @@ class Bottleneck(nnx.Module):
 
 
 def _residual(block: BasicBlock | Bottleneck, x: Array) -> Array:
+    y = through(block, x, *block.branch)
     shortcut = x if block.downsample is None else call(block.downsample, "downsample", x)
-    return call(block.relu, "relu", through(block, x, *block.branch) + shortcut)
+    return call(block.relu, "relu", y + shortcut)
 
 
 def _downsample(inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs) -> Sequential | None:
