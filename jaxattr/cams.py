@@ -22,7 +22,8 @@ def grad_cam(f: Fun, *, layer: str | None = None, relu: bool = True) -> Attribut
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
         layer: a module path such as `"layer4"`, a `jax.named_scope` or a `checkpoint_name`. By
-            default the last value with a spatial extent.
+            default the last layer with a spatial extent, pools left out: the ReLU of a VGG's last
+            convolution, the end of a ResNet's `layer4`.
         relu: whether evidence against the class is dropped, as in the paper.
 
     Returns:

@@ -49,7 +49,8 @@ def split(
         f: a function of one argument.
         x: that argument, or its shape.
         layer: a module path, `jax.named_scope` or `checkpoint_name`; the last value computed under
-            it is meant. By default the last layer with a spatial extent.
+            it is meant. By default the last layer with a spatial extent, pools left out: of a VGG
+            the last convolution's ReLU, of a ResNet the last residual sum's.
         rules: rules for the backward pass, as for `with_rules`.
 
     Raises:
@@ -182,11 +183,20 @@ def _named(flow: Flow) -> Iterator[tuple[tuple[str, ...], int]]:
             yield tuple(e.path.split("/")), values[-1]
 
 
+def _inside(flow: Flow) -> Iterator[Flow]:
+    """Yield the programs inside the loops of a program."""
+    for e in filter(interpret.loops, flow.program.equations):
+        for program in interpret.inner(e, opens_everything):
+            inner = elementwise.flow(program, program.inputs)
+            yield inner
+            yield from _inside(inner)
+
+
 def _unknown(flow: Flow, layer: str) -> str:
     paths = dict.fromkeys(path[:n] for path, _ in _named(flow) for n in range(1, len(path) + 1))
     known = ["/".join(p) for p in paths]
-    if any(layer in e.path for e in flow.program.equations if interpret.loops(e)):
-        return f"layer {layer!r} is a loop's body, where a value is different in every turn"
+    if any(_matches(inner, layer) for inner in _inside(flow)):
+        return f"layer {layer!r} is inside a loop, where its value is another in every turn"
     if not known:
         return (
             f"layer {layer!r} is unknown: nothing in the function has a name; put the layer under "
@@ -198,19 +208,28 @@ def _unknown(flow: Flow, layer: str) -> str:
 
 
 def _last_spatial(flow: Flow) -> tuple[int, int]:
-    """Return the last value with height and width that a convolution made, and its channel axis."""
+    """Return the last value with height and width, made by no pool, and its channel axis."""
     for e in reversed(flow.program.equations):
         for v in e.outputs:
             shape = flow.program.avals[v].shape
             if v in flow.moves and flow.differentiable(v) and len(shape) == 4:
                 axis = _channel_axis(flow, v)
                 spatial = [n for i, n in enumerate(shape[1:], 1) if i != axis]
-                if axis is not None and axis > 0 and min(spatial) > 1:
+                if axis is not None and axis > 0 and min(spatial) > 1 and not _pooled(flow, v):
                     return v, axis
     raise ValueError(
         "the function has no layer of shape (batch, height, width, channels) with a spatial extent "
         "that comes from a convolution: name one with layer=..."
     )
+
+
+def _pooled(flow: Flow, value: int) -> bool:
+    """Whether a value is a pool's output, perhaps scaled or transposed, rather than a layer's."""
+    e = flow.program.equations[flow.made[value]]
+    if elementwise.elementwise(e) or e.primitive in ("transpose", "reshape", "squeeze"):
+        entries = flow.entries(flow.made[value])
+        return all(v in flow.made and _pooled(flow, v) for v in entries)
+    return e.primitive.startswith("reduce_window")
 
 
 def _channel_axis(flow: Flow, value: int) -> int | None:

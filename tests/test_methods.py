@@ -1,0 +1,183 @@
+"""Laws that every attribution method obeys, on every kind of network."""
+
+import inspect
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from frameworks import FRAMEWORKS
+from nets import NETS, RELUS, load, plain
+from peers import relative_error
+from precision import enable_x64
+
+import jaxattr
+
+METHODS = {
+    "saliency": jaxattr.saliency,
+    "input_x_gradient": jaxattr.input_x_gradient,
+    "integrated_gradients": partial(jaxattr.integrated_gradients, steps=3, chunk=2),
+    "guided_backprop": jaxattr.guided_backprop,
+    "deconvnet": jaxattr.deconvnet,
+    "grad_cam": jaxattr.grad_cam,
+    "guided_grad_cam": jaxattr.guided_grad_cam,
+    "smooth": lambda f: jaxattr.smooth(jaxattr.saliency(f), samples=3),
+    "smooth_squared": lambda f: jaxattr.smooth_squared(jaxattr.guided_backprop(f), samples=3),
+    "variance": lambda f: jaxattr.variance(jaxattr.saliency(f), samples=3, chunk=2),
+}
+SPATIAL = {"grad_cam"}
+RANDOM = {"smooth", "smooth_squared", "variance"}
+KEY = jax.random.key(0)
+
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+def explained(name, method, dtype="float32", **spelling):
+    net, params, x, target = load(name, dtype)
+    return METHODS[method](plain(net, params, **spelling)), x, target
+
+
+@every_method
+@pytest.mark.parametrize("name", NETS)
+def test_shape_dtype_jit_and_batch(name, method):
+    """Maps have the promised shape and dtype; jit = eager; batch = one by one."""
+    with enable_x64(True):
+        attribute, x, target = explained(name, method, "float64")
+        compiled = jax.jit(attribute)(x, target, key=KEY)
+        single = [attribute(x[i : i + 1], target[i : i + 1], key=KEY) for i in range(len(x))]
+    assert compiled.shape == (*x.shape[:3], 1 if method in SPATIAL else 3)
+    assert compiled.dtype == "float64"
+    assert float(jnp.abs(compiled).max()) > 0
+    np.testing.assert_allclose(compiled, np.concatenate(single), rtol=1e-9, atol=1e-12)
+
+
+@every_method
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_every_framework(framework, method):
+    """The same network in Flax, Equinox and Haiku gets the same map."""
+    net, params, x, target = load("resnet")
+    maps = [
+        jax.jit(METHODS[method](build(net, params)))(x, target, key=KEY)
+        for build in (plain, FRAMEWORKS[framework])
+    ]
+    assert relative_error(maps[1], maps[0]) < 1e-4
+
+
+@every_method
+def test_every_spelling_of_relu(method):
+    """Implementation invariance: how a ReLU is written does not show."""
+    maps = []
+    for relu in RELUS.values():
+        attribute, x, target = explained("vgg", method, relu=relu)
+        maps.append(jax.jit(attribute)(x, target, key=KEY))
+    for other in maps[1:]:
+        np.testing.assert_allclose(other, maps[0], rtol=1e-5, atol=1e-6 * jnp.abs(maps[0]).max())
+
+
+@every_method
+def test_bfloat16_stays(method):
+    attribute, x, target = explained("lite", method, jnp.bfloat16)
+    assert jax.jit(attribute)(x, target, key=KEY).dtype == jnp.bfloat16
+
+
+@every_method
+def test_the_key(method):
+    """Random methods need it and repeat themselves with it; the others ignore it."""
+    attribute, x, target = explained("vgg", method)
+    attribute = jax.jit(attribute)
+    first = attribute(x, target, key=KEY)
+    np.testing.assert_array_equal(first, attribute(x, target, key=KEY))
+    if method in RANDOM:
+        assert relative_error(attribute(x, target, key=jax.random.key(1)), first) > 1e-3
+        with pytest.raises(ValueError, match=r"random numbers: pass key=jax\.random\.key"):
+            attribute(x, target)
+    else:
+        np.testing.assert_array_equal(first, attribute(x, target))
+
+
+@every_method
+def test_bad_input(method):
+    attribute, x, target = explained("vgg", method)
+    attribute = partial(attribute, key=KEY)
+    for wrong, message in [
+        ((x[0], target), r"shape \(16, 18, 3\).*x\[None\]"),
+        ((x.astype(int), target), "dtype int32"),
+        ((x.at[1].set(jnp.nan), target), r"x\[1\] holds a value that is not finite"),
+        ((x, target[:2]), r"target has shape \(2,\)"),
+        ((x, target.astype(float)), "dtype float32"),
+        ((x, target.at[2].set(6)), r"target\[2\] is 6; the classes are 0 to 5"),
+        ((x, target.at[0].set(-1)), r"target\[0\] is -1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            attribute(*wrong)
+
+
+@every_method
+def test_a_class_out_of_range_under_jit(method):
+    """Where values are unknown it gives NaN, never another class's map, and spares its neighbours."""
+    attribute, x, target = explained("vgg", method)
+    attribute = jax.jit(attribute)
+    right = attribute(x, target, key=KEY)
+    maps = attribute(x, target.at[0].set(6).at[2].set(-1), key=KEY)
+    assert jnp.isnan(maps[jnp.array([0, 2])]).all()
+    np.testing.assert_allclose(maps[1], right[1], rtol=1e-6)
+
+
+@every_method
+def test_logits_of_the_wrong_shape(method):
+    net, params, x, target = load("vgg")
+    f = lambda x: plain(net, params)(x).sum(-1)
+    with pytest.raises(
+        ValueError, match=r"returned shape \(3,\).*expected logits of shape \(3, cl"
+    ):
+        METHODS[method](f)(x, target, key=KEY)
+
+
+@every_method
+def test_differentiable_in_the_weights(method):
+    """Maps can be trained: gradients reach the weights, which stay arguments."""
+    net, params, x, target = load("vgg")
+
+    def loss(params):
+        return (METHODS[method](plain(net, params))(x, target, key=KEY) ** 2).mean()
+
+    gradient = jax.jit(jax.grad(loss))(params)
+    assert all(jnp.isfinite(g).all() for g in gradient.values())
+    assert jnp.abs(gradient["conv1.weight"]).max() > 0
+
+
+@every_method
+def test_options_are_keywords(method):
+    public = getattr(jaxattr, method)
+    _, *options = inspect.signature(public).parameters.values()
+    assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in options)
+    assert "Reference:" in public.__doc__
+    assert "Returns:" in public.__doc__
+
+
+def test_guided_methods_need_an_activation():
+    f = lambda x: x.mean((1, 2)) @ jnp.ones((3, 2))
+    x, target = jnp.ones((1, 4, 4, 3)), jnp.array([0])
+    for method in (jaxattr.guided_backprop, jaxattr.deconvnet, jaxattr.guided_grad_cam):
+        with pytest.raises(ValueError, match="no activation"):
+            method(f)(x, target)
+
+
+def test_the_classifier_is_traced_a_fixed_number_of_times():
+    """No loop over steps or samples in Python."""
+    net, params, x, target = load("vgg")
+
+    def traces(method):
+        count = []
+        f = plain(net, params)
+        jax.jit(method(lambda x: count.append(1) or f(x)))(x, target, key=KEY)
+        return len(count)
+
+    ig, sg = (
+        jaxattr.integrated_gradients,
+        lambda n: lambda f: jaxattr.smooth(jaxattr.saliency(f), samples=n),
+    )
+    assert traces(partial(ig, steps=4)) == traces(partial(ig, steps=40)) <= 4
+    assert traces(sg(4)) == traces(sg(40)) <= 6
+    assert traces(jaxattr.guided_backprop) <= 2
