@@ -1,0 +1,155 @@
+"""A window sliding over an array, seen as a few shifted views of the whole array.
+
+A pool, and a convolution that keeps channels apart, is a sum (or a maximum) over the *taps* of a
+small window: `y[p] = sum_t w[t] * x[stride * p + dilation * t - low]`. Written as one array per
+tap, XLA's CPU backend fuses it into a single pass at the speed of memory; its own loop per output
+element is ten to forty times slower. `views` lists those arrays. `spread` is the transpose: what
+each element of the array gathers back from the positions that saw it.
+
+Where the stride `s` is larger than one both work on *phases*: element `s * q + r` is entry `(q, r)`
+of a reshaped array, so that each tap still reads a contiguous block of `q`.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from functools import reduce
+from operator import add
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxattr.types import Array
+
+Tap = tuple[int, ...]
+
+MAX_TAPS = 127
+"""Windows with more are left to XLA: one array per tap, numbered in int8."""
+
+
+class Axis(NamedTuple):
+    """How a window slides along one axis of `length` elements; the padding may be negative."""
+
+    length: int
+    size: int = 1
+    stride: int = 1
+    low: int = 0
+    high: int = 0
+    dilation: int = 1
+
+    @property
+    def positions(self) -> int:
+        """How many positions the window takes."""
+        reach = (self.size - 1) * self.dilation + 1
+        return max(0, (self.length + self.low + self.high - reach) // self.stride + 1)
+
+
+Window = tuple[Axis, ...]
+
+
+def taps(window: Window) -> list[Tap]:
+    """List the offsets inside a window, in row-major order."""
+    return list(itertools.product(*(range(a.size) for a in window)))
+
+
+def views(x: Array, window: Window, fill: float = 0) -> list[Array]:
+    """List what each tap sees, in row-major order: arrays with an entry per window position.
+
+    Args:
+        x: an array with the lengths of `window`.
+        window: one `Axis` per axis of `x`.
+        fill: the value of the padding.
+    """
+    counts = [(a.size - 1) * a.dilation // a.stride + a.positions for a in window]
+    pads = [
+        (a.low, count * a.stride - a.length - a.low)
+        for a, count in zip(window, counts, strict=True)
+    ]
+    grid = [n for a, count in zip(window, counts, strict=True) for n in (count, a.stride)]
+    phases = _pad(x, fill, pads).reshape(grid)
+
+    def view(tap: Tap) -> Array:
+        index = []
+        for t, a in zip(tap, window, strict=True):
+            start, phase = divmod(t * a.dilation, a.stride)
+            index += [slice(start, start + a.positions), phase]
+        return phases[tuple(index)]
+
+    return [view(tap) for tap in taps(window)]
+
+
+def spread(term: Callable[..., Array], window: Window, *outputs: Array, fill: float = 0) -> Array:
+    """Gather at each element a term from every window position that sees it.
+
+    The transpose of `sum(term(i, view))` over the `views`, for a `term` linear in the view.
+
+    Args:
+        term: `term(i, *arrays)`: what tap number `i` gives, the arrays aligned with its elements.
+        window: one `Axis` per axis.
+        *outputs: arrays with an entry per window position.
+        fill: their value where there is no position.
+
+    Returns:
+        An array with the lengths of `window`.
+    """
+    # Tap t sees element `s q + r` from position `q - shift`, wherever the shift is whole.
+    shifts = [
+        [
+            [
+                (t, (t * a.dilation - a.low - r) // a.stride)
+                for t in range(a.size)
+                if (t * a.dilation - a.low - r) % a.stride == 0
+            ]
+            for r in range(a.stride)
+        ]
+        for a in window
+    ]
+    blocks = [math.ceil(a.length / a.stride) for a in window]
+    reach = [[shift for phase in axis for _, shift in phase] for axis in shifts]
+    pads = [
+        (max(r), block - min(r) - a.positions)
+        for a, r, block in zip(window, reach, blocks, strict=True)
+    ]
+    padded = [_pad(y, fill, pads) for y in outputs]
+    number = {tap: i for i, tap in enumerate(taps(window))}
+
+    def phase(residues: Tap) -> Array:
+        terms = []
+        for seen in itertools.product(*(axis[r] for axis, r in zip(shifts, residues, strict=True))):
+            index = tuple(
+                slice(low - shift, low - shift + block)
+                for (_, shift), (low, _), block in zip(seen, pads, blocks, strict=True)
+            )
+            terms.append(term(number[tuple(t for t, _ in seen)], *(y[index] for y in padded)))
+        return reduce(add, terms) if terms else jnp.zeros(blocks, outputs[0].dtype)
+
+    strides = [a.stride for a in window]
+    phases = [phase(r) for r in itertools.product(*map(range, strides))]
+    return _interleave(phases, strides)[tuple(slice(a.length) for a in window)]
+
+
+def widened(f: Callable[..., Array]) -> Callable[..., Array]:
+    """Compute a function of short floats in float32, and round once."""
+
+    def wide(*args: Array) -> Array:
+        dtype = args[0].dtype
+        return f(*(a.astype(jnp.promote_types(dtype, jnp.float32)) for a in args)).astype(dtype)
+
+    return wide
+
+
+def _pad(x: Array, fill: float, pads: list[tuple[int, int]]) -> Array:
+    """Pad or crop, and keep the result in memory: fused, every tap would test the bounds."""
+    padded = lax.pad(x, jnp.asarray(fill, x.dtype), [(low, high, 0) for low, high in pads])
+    return lax.optimization_barrier(padded)
+
+
+def _interleave(phases: list[Array], strides: list[int]) -> Array:
+    """Put one array per phase, in row-major order, back on the grid."""
+    if len(phases) == 1:
+        return phases[0]
+    blocks, rank = phases[0].shape, len(strides)
+    grid = jnp.stack(phases).reshape(*strides, *blocks)
+    order = [axis for i in range(rank) for axis in (rank + i, i)]
+    return grid.transpose(order).reshape([b * s for b, s in zip(blocks, strides, strict=True)])
