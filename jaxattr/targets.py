@@ -67,9 +67,11 @@ def check_images(x: Array) -> None:
             f"x has dtype {x.dtype}; expected a float dtype: pass images as the model takes them, "
             "already normalised"
         )
-    if known(x) and not bool(jnp.isfinite(x).all()):
-        example = int(jnp.argmin(jnp.isfinite(x).all(axis=(1, 2, 3))))
-        raise ValueError(f"x[{example}] holds a value that is not finite")
+    if known(x):
+        with jax.ensure_compile_time_eval():
+            finite = np.asarray(jnp.isfinite(x).all(axis=(1, 2, 3)))
+        if not finite.all():
+            raise ValueError(f"x[{int(finite.argmin())}] holds a value that is not finite")
 
 
 def check_targets(target: Array, batch: int, classes: int) -> None:
