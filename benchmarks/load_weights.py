@@ -2,8 +2,9 @@
 
 VGG-16 with random weights (528 MB) is written by torch in both of its formats, then read in fresh
 processes, by turns: by `torch.load` into torch's tensors; by `open_checkpoint` and `convert` into
-Flax's; from the Orbax checkpoint in the cache. Time is the call alone, imports excluded; memory is
-the growth of the process's peak resident memory. Needs torch and Linux:
+Flax's; from the Orbax checkpoint in the cache. Time is the call alone, imports excluded, on the
+clock and of the CPU; memory is the growth of the process's peak resident memory. Needs torch and
+Linux:
 
     python benchmarks/load_weights.py [--rounds 5]
 
@@ -47,7 +48,7 @@ def peak():
 
 
 def load(reader, path):
-    """Load once in this process, and print seconds and megabytes."""
+    """Load once in this process, and print seconds, CPU seconds and megabytes."""
     if reader == "torch.load":
         import torch
 
@@ -72,9 +73,9 @@ def load(reader, path):
             nnx.update(model, state)
             return jax.block_until_ready(nnx.state(model))
 
-    memory, start = peak(), time.perf_counter()
+    memory, start, work = peak(), time.perf_counter(), time.process_time()
     kept = call()
-    print(time.perf_counter() - start, peak() - memory)
+    print(time.perf_counter() - start, time.process_time() - work, peak() - memory)
     del kept
 
 
@@ -114,14 +115,18 @@ def main():
         for _ in range(arguments.rounds):
             for case in CASES:
                 results[case].append(measure(*case))
-    reference = median(seconds for seconds, _ in results[CASES[0]])
-    print(f"{'reader':15} {'format':7} {'seconds':>8} {'ratio':>6} {'peak MB':>8}")
-    for (reader, form), values in results.items():
-        seconds, memory = (median(column) for column in zip(*values, strict=True))
-        print(f"{reader:15} {form:7} {seconds:8.2f} {seconds / reference:6.2f} {memory:8.0f}")
-    print(
-        f"{'fill the cache':15} {'zip':7} {filling[0]:8.2f} {filling[0] / reference:6.2f} {filling[1]:8.0f}"
-    )
+    rows = {
+        case: [median(column) for column in zip(*runs, strict=True)]
+        for case, runs in results.items()
+    }
+    reference, *_ = rows.values()
+    print("reader          format   seconds  ratio  CPU s  ratio  peak MB")
+    for (reader, form), row in (rows | {("fill the cache", "zip"): filling}).items():
+        ratios = [value / base for value, base in zip(row, reference, strict=True)]
+        print(
+            f"{reader:15} {form:7} {row[0]:8.2f} {ratios[0]:6.2f} {row[1]:6.2f} {ratios[1]:6.2f}"
+            f" {row[2]:8.0f}"
+        )
 
 
 if __name__ == "__main__":

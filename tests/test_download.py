@@ -2,9 +2,11 @@
 
 import hashlib
 import multiprocessing
+import os
 import random
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -54,7 +56,9 @@ class Handler(BaseHTTPRequestHandler):
         if step.get("length", True):
             self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
-        self.wfile.write(body[start : step.get("break_at")])
+        self.wfile.write(body[start : start + 1000])
+        time.sleep(step.get("pause", 0))
+        self.wfile.write(body[start + 1000 : step.get("break_at")])
 
 
 @pytest.fixture
@@ -146,6 +150,14 @@ def test_part_of_another_file(server, cache):
         (cache / "downloads" / "weights.pth").unlink()
 
 
+def test_part_longer_than_the_file(server, cache):
+    part = cache / "downloads" / "weights.pth.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(bytes(2_000_000))
+    server.script = [{"resumes": False}]
+    assert whole(get(server))
+
+
 def test_part_that_is_whole(server, cache):
     part = cache / "downloads" / "weights.pth.part"
     part.parent.mkdir(parents=True)
@@ -220,20 +232,25 @@ def test_damaged_file_is_fetched_again(server):
 
 
 def test_two_processes_at_once(server, cache):
-    server.script = [{"break_at": 500_000}]
+    server.script = [{"pause": 0.5, "break_at": 500_000}]
     context = multiprocessing.get_context("spawn")
-    with context.Pool(2) as pool:
-        paths = pool.starmap(_fetch, [(server.url, str(cache))] * 2)
-    assert paths[0] == paths[1] == str(cache / "downloads" / "weights.pth")
-    assert whole(cache / "downloads" / "weights.pth")
-    assert server.seen == [None, "bytes=500000-"]  # the second one waited
+    ready, paths = context.Barrier(2), context.SimpleQueue()
+    arguments = (server.url, str(cache), ready, paths)
+    processes = [context.Process(target=_fetch, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    path = cache / "downloads" / "weights.pth"
+    assert [paths.get(), paths.get()] == [path, path]
+    assert whole(path)
+    assert server.seen == [None, "bytes=500000-"]  # the second process waited
 
 
-def _fetch(url, cache):
-    import os
-
+def _fetch(url, cache, ready, paths):
     os.environ["JAXATTR_CACHE"] = cache
-    return str(fetch(url, filename="weights.pth", sha256=SHA256, wait=0.0))
+    ready.wait()
+    paths.put(fetch(url, filename="weights.pth", sha256=SHA256, wait=0.0))
 
 
 @pytest.mark.parametrize(
