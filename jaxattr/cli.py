@@ -19,9 +19,11 @@ from jaxattr.tracing.rewrite import UnsupportedOperation
 from jaxattr.types import Array, Key
 
 if TYPE_CHECKING:  # Flax and matplotlib take seconds to import: elsewhere only where they are used
+    from PIL.Image import Image
+
     from jaxattr.models import Pretrained
 
-_DEFAULT = "saliency,guided_backprop,grad_cam"
+_DEFAULT = "saliency,integrated_gradients,guided_backprop,grad_cam"
 _OPTIONS = ("steps", "samples", "noise", "layer")  # of methods; more can be set from Python
 _LISTED = 3  # classes below a photograph
 
@@ -99,10 +101,10 @@ def explain(
         photographs = [open_photograph(image) for image in images]
         chains = _chains(method, options)
         net, preprocess, classes = _load(model, weights, checkpoint)
+        x = np.stack([_input(*p, preprocess) for p in zip(images, photographs, strict=True)])
         wanted = None if target == "top" else find_class(target, classes)
         folder = _folder(out)
         _keep_programs()
-        x = np.stack([preprocess(photograph) for photograph in photographs])
         likely = _run(model, lambda net, x: jax.nn.softmax(net(x)), net, x, batch=batch)
         explained = likely.argmax(-1) if wanted is None else np.full(len(x), wanted)
         maps = {}
@@ -181,6 +183,13 @@ def _load(model: str, weights: str | None, checkpoint: str | None) -> "Pretraine
         from jaxattr.models import load
 
         return load(model, weights=weights, path=checkpoint)
+
+
+def _input(name: str, photograph: "Image", preprocess: Callable) -> np.ndarray:
+    try:
+        return preprocess(photograph)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _folder(out: str) -> Path:

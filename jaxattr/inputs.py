@@ -29,9 +29,8 @@ def open_photograph(name: str) -> Image.Image:
             image.load()
             return image
     except FileNotFoundError:
-        folder = path.parent
-        siblings = (str(p) for p in folder.iterdir()) if folder.is_dir() else ()
-        raise ValueError(f"there is no file {name}{_did_you_mean(name, siblings)}") from None
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise ValueError(f"there is no file {name}{_did_you_mean(path.name, siblings)}") from None
     except UnidentifiedImageError:
         raise ValueError(f"{name} is no image that Pillow can read") from None
     except Image.DecompressionBombError as error:
@@ -112,7 +111,7 @@ def find_class(text: str, classes: Sequence[str]) -> int:
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=3)
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.7)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
