@@ -38,12 +38,12 @@ def storage(key="0", size=6, kind="torch.FloatStorage", window=b""):
     return head + literal(size) + window + b"tQ"
 
 
-def tensor(shape=(2, 3), strides=(3, 1), offset=0, stored=None):
+def tensor(shape=(2, 3), strides=(3, 1), offset=0, stored=None, dtype=None):
     numbers = literal(offset) + literal(shape) + literal(strides)
-    hooks = name("collections.OrderedDict") + b")R"
-    return name("torch._utils._rebuild_tensor_v2") + (
-        b"(" + (stored or storage()) + numbers + b"\x89" + hooks + b"tR"
-    )
+    hooks = b"\x89" + name("collections.OrderedDict") + b")R"
+    version, last = ("v3", name(f"torch.{dtype}")) if dtype else ("v2", b"")
+    arguments = (stored or storage()) + numbers + hooks + last
+    return name(f"torch._utils._rebuild_tensor_{version}") + b"(" + arguments + b"tR"
 
 
 def program(body):
@@ -280,12 +280,27 @@ def test_handmade(read, form):
 
 
 @FORMATS
-def test_big_endian(read, form):
-    swapped = VALUES.astype(">f4").tobytes()
-    more = {"more": [("byteorder", b"big")]} if form is zipped else {"little": False}
-    np.testing.assert_array_equal(
-        read(form(state(w=tensor()), swapped, **more))["w"], VALUES, strict=True
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex32", "complex64", "bool"])
+def test_big_endian(read, form, dtype):
+    dtype = DTYPES[dtype]
+    values = np.frombuffer(bytes(range(6 * dtype.itemsize)), dtype).reshape(2, 3)
+    width = dtype.itemsize // (2 if dtype.name.startswith("complex") else 1)
+    swapped = values.reshape(-1).view(f"u{width}").byteswap().tobytes()
+    more = (
+        {"more": [("byteorder", b"big")]}
+        if form is zipped
+        else {"little": False, "count": len(swapped)}
     )
+    stored = storage(size=len(swapped), kind="torch.storage.UntypedStorage")
+    array = read(form(state(w=tensor(stored=stored, dtype=dtype.name)), swapped, **more))["w"]
+    assert array.dtype == dtype
+    assert array.shape == (2, 3)
+    assert bits(array) == values.tobytes()
+
+
+def test_legacy_file_that_is_too_long(read):
+    with pytest.raises(CheckpointError, match=r"ends at byte .* but the file at"):
+        read(legacy(state(w=tensor())) + b"\0")
 
 
 def test_legacy_storage_windows(read):

@@ -22,7 +22,7 @@ def read_legacy(file: mmap.mmap) -> Contents:
     if unpickle(file).value != MAGIC or unpickle(file).value != PROTOCOL:
         raise CheckpointError("it is a pickle, but none that torch.save wrote")
     system = unpickle(file).value
-    little = not isinstance(system, dict) or system.get("little_endian", True)
+    little = not isinstance(system, dict) or system.get("little_endian") is not False
     value, storages = unpickle(file)
     keys = unpickle(file).value
     if not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
@@ -41,6 +41,8 @@ def read_legacy(file: mmap.mmap) -> Contents:
             )
         regions[key] = Region(position + 8, size)
         position += 8 + size
+    if position != end:
+        raise CheckpointError(f"its last storage ends at byte {position}, but the file at {end}")
     return Contents(value, regions, little)
 
 

@@ -126,7 +126,7 @@ def view(tensor: Tensor, region: Region, file: mmap.mmap, *, swap: bool = False)
 
     A tensor whose bytes must be swapped, conjugated or negated is a copy.
     """
-    dtype = tensor.dtype.newbyteorder() if swap else tensor.dtype
+    dtype = tensor.dtype
     start = tensor.storage.start * tensor.storage.itemsize
     array = np.ndarray(
         tensor.shape,
@@ -142,7 +142,9 @@ def view(tensor: Tensor, region: Region, file: mmap.mmap, *, swap: bool = False)
         else None,
     )
     if swap:
-        array = array.astype(tensor.dtype)
+        numbers = 2 if dtype.name.startswith("complex") else 1  # of an element
+        words = np.ascontiguousarray(array).reshape(-1).view(f"u{dtype.itemsize // numbers}")
+        array = words.byteswap().view(dtype).reshape(tensor.shape)
     if tensor.conjugate:
         array = np.conj(array)
     return np.negative(array) if tensor.negative else array
