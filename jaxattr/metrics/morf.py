@@ -1,0 +1,119 @@
+"""Most and least relevant first: what is left of a class as a fraction of its pixels goes."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from jaxattr.maps import heatmap
+from jaxattr.metrics.evaluation import Output, activation
+from jaxattr.metrics.perturbation import Perturbation, fractions, perturbation, unchanged
+from jaxattr.metrics.ranking import Reduction
+from jaxattr.types import Array, Fun
+
+
+def ratio(curve: Array) -> Array:
+    """Divide an output by what it was at first, and give NaN where that is not positive."""
+    first = curve[:, :1]
+    return jnp.where(first > 0, curve / jnp.where(first > 0, first, 1), jnp.nan)
+
+
+def absolute_change(curve: Array) -> Array:
+    """Return how far an output is from what it was at first: `|curve_i - curve_0|`."""
+    return jnp.abs(curve - curve[:, :1])
+
+
+def morf(
+    f: Fun,
+    *,
+    fraction: float = 0.05,
+    steps: int = 20,
+    baseline: Callable[[Array], Array] = jnp.zeros_like,
+    output: Output = activation,
+    change: Callable[[Array], Array] = ratio,
+    reduce: Reduction = heatmap,
+    chunk: int = 16,
+) -> Perturbation:
+    """Measure what is left of a class as a fraction of the pixels goes, the most relevant first.
+
+        n_i = round(i fraction HW / steps),    y_i = y_t( x with its n_i most attributed pixels 0 ),
+        curve_i = y_i / y_0,    i = 0..steps;    score = area under curve over n_i / n_steps
+
+    As in LPR: the logit, up to 5 % of the pixels; lower is better. As in TR-GBP: the probability,
+    up to all of them, `morf(f, fraction=1, output=probability, change=absolute_change)`; higher is
+    better. Ties are broken as in `insertion`. Law: `curve` starts at 1 (0).
+
+    Args:
+        f: images `(B, H, W, C)` to logits `(B, K)`.
+        fraction: of the pixels, how many go at the last step, in (0, 1].
+        steps: their number.
+        baseline: images to what the pixels are replaced by.
+        output: what is measured of the logits: `activation` or `probability`.
+        change: curves `(B, steps + 1)` of it to what is reported: `ratio` or `absolute_change`.
+        reduce: how the channels of an attribution become one number.
+        chunk: how many steps of each image are evaluated at once, at most.
+
+    Returns:
+        A function of `x`, `target` and `attribution` to a `Curve`. Under `ratio` an image whose
+        logit is not positive has no score. Cost: steps + 1 forward passes. Call it under `jit`.
+
+    Raises:
+        ValueError: if shapes do not fit, or a value that is known is wrong.
+
+    Reference:
+        Yang et al., Learning propagation rules, ECCV 2020; TR-GBP, under review.
+    """
+    return perturbation(
+        f,
+        before=unchanged,
+        after=baseline,
+        counts=fractions(fraction, steps),
+        output=output,
+        reduce=reduce,
+        chunk=chunk,
+        change=change,
+    )
+
+
+def lerf(
+    f: Fun,
+    *,
+    fraction: float = 0.05,
+    steps: int = 20,
+    baseline: Callable[[Array], Array] = jnp.zeros_like,
+    output: Output = activation,
+    change: Callable[[Array], Array] = ratio,
+    reduce: Reduction = heatmap,
+    chunk: int = 16,
+) -> Perturbation:
+    """Measure what is left of a class as a fraction of the pixels goes, the least relevant first.
+
+    What `morf` is, in the opposite order; the better is opposite, too. Law: it is `morf` of the
+    negated map. With signed maps the least relevant pixels are those that speak against the class,
+    so that `ratio` may exceed 1; `reduce=magnitude_sum` takes those that say least.
+
+    Args:
+        f: images `(B, H, W, C)` to logits `(B, K)`.
+        fraction: of the pixels, how many go at the last step, in (0, 1].
+        steps: their number.
+        baseline: images to what the pixels are replaced by.
+        output: what is measured of the logits: `activation` or `probability`.
+        change: curves of it to what is reported: `ratio` or `absolute_change`.
+        reduce: how the channels of an attribution become one number.
+        chunk: how many steps of each image are evaluated at once, at most.
+
+    Returns:
+        A function of `x`, `target` and `attribution` to a `Curve`.
+
+    Reference:
+        Yang et al., Learning propagation rules, ECCV 2020; TR-GBP, under review.
+    """
+    return morf(
+        f,
+        fraction=fraction,
+        steps=steps,
+        baseline=baseline,
+        output=output,
+        change=change,
+        reduce=lambda a: -reduce(a),
+        chunk=chunk,
+    )

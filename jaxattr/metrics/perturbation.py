@@ -1,0 +1,96 @@
+"""Change pixels in the order of their attribution, and watch the model's output."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxattr.metrics.evaluation import Output, answers, check_batch
+from jaxattr.metrics.ranking import Reduction, descending, finite, reduced
+from jaxattr.metrics.results import Curve
+from jaxattr.targets import check_positive
+from jaxattr.types import Array, Fun
+
+Perturbation: TypeAlias = Callable[[Array, Array, Array], Curve]
+"""From `x`, `target` and `attribution` to the model's output as pixels change."""
+
+
+def perturbation(
+    f: Fun,
+    *,
+    before: Callable[[Array], Array],
+    after: Callable[[Array], Array],
+    counts: Callable[[int], np.ndarray],
+    output: Output,
+    reduce: Reduction,
+    chunk: int,
+    change: Callable[[Array], Array] = lambda curve: curve,
+    check: Callable[[Fun, Array, Array], None] = check_batch,
+) -> Perturbation:
+    """Make the metric that all of this family are cases of.
+
+        curve_i = output( f( before(x), its counts_i most attributed pixels those of after(x) ) )
+
+    Args:
+        f: the model.
+        before: images to those with no pixel changed.
+        after: images to those with all pixels changed.
+        counts: the number of pixels of an image to `(n + 1,)` numbers of changed pixels, rising
+            from 0. The area under the curve is taken over them, scaled to [0, 1].
+        output: what is measured of the logits `(B, K)` and the target: `(B,)`.
+        reduce: from an attribution's channels to what ranks the pixels, the largest first.
+        chunk: how many steps of each image are evaluated at once, at most.
+        change: curves `(B, n + 1)` of the output to what is reported.
+        check: raises `ValueError` for an `x` or a `target` that is wrong.
+    """
+    check_positive("chunk", chunk)
+
+    def measure(x: Array, target: Array, attribution: Array) -> Curve:
+        x, target = jnp.asarray(x), jnp.asarray(target)
+        check(f, x, target)
+        scores = reduced(attribution, reduce, x.shape[:3])
+        ranks = descending(scores)[..., None]
+        start, end, changed = before(x), after(x), counts(scores[0].size)
+
+        def variant(count: Array) -> Array:
+            return jnp.where(ranks < count, end, start)
+
+        def read(logits: Array) -> Array:
+            return output(logits, target)
+
+        curve = change(answers(f, variant, jnp.asarray(changed), read, chunk=chunk))
+        valid = finite(scores) & jnp.isfinite(curve).all(1)
+        curve = jnp.where(valid[:, None], curve, jnp.nan)
+        share = (changed / changed[-1]).astype(curve.dtype)
+        return Curve(curve, jnp.trapezoid(curve, share, axis=1), valid)
+
+    return measure
+
+
+def unchanged(x: Array) -> Array:
+    """Return the image."""
+    return x
+
+
+def rows(step: int) -> Callable[[int], np.ndarray]:
+    """Count `step` pixels more at every step, until there are no more.
+
+    The last step counts as a whole one however many pixels are left for it, as in RISE.
+    """
+    check_positive("step", step)
+    return lambda pixels: np.arange(-(-pixels // step) + 1) * step
+
+
+def fractions(fraction: float, steps: int) -> Callable[[int], np.ndarray]:
+    """Count a fraction of the pixels in steps as even as pixels allow."""
+    check_positive("steps", steps)
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction is {fraction}; expected more than 0 and at most 1")
+
+    def counts(pixels: int) -> np.ndarray:
+        if fraction * pixels < 1:
+            raise ValueError(f"fraction is {fraction}, which is less than one of {pixels} pixels")
+        return np.rint(np.linspace(0, fraction, steps + 1) * pixels).astype(int)
+
+    return counts

@@ -1,0 +1,68 @@
+"""From an attribution map to one number a pixel, and to an order of the pixels."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax.numpy as jnp
+
+from jaxattr.maps import heatmap
+from jaxattr.types import Array
+
+Reduction: TypeAlias = Callable[[Array], Array]
+"""From maps `(B, H, W, C)` to one number a pixel, `(B, H, W)`."""
+
+
+def positive_sum(a: Array) -> Array:
+    """Sum the channels' evidence for the class: `sum_c max(a_c, 0)`, `(B, H, W)`."""
+    return heatmap(jnp.maximum(a, 0))
+
+
+def magnitude_sum(a: Array) -> Array:
+    """Sum the channels' magnitudes: `sum_c |a_c|`, `(B, H, W)`."""
+    return heatmap(jnp.abs(a))
+
+
+def reduced(attribution: Array, reduce: Reduction, shape: tuple[int, ...] | None = None) -> Array:
+    """Reduce the channels of maps `(B, H, W)`, `(B, H, W, 1)` or `(B, H, W, C)`.
+
+    Args:
+        attribution: the maps. Where they have no channels they are given one, so that a reduction
+            to magnitudes has its say.
+        reduce: the reduction.
+        shape: `(B, H, W)` that they must have, if any.
+
+    Returns:
+        `(B, H, W)`.
+
+    Raises:
+        ValueError: if they have another shape.
+    """
+    a = jnp.asarray(attribution)
+    if a.ndim not in (3, 4) or (shape is not None and a.shape[:3] != shape):
+        expected = "(batch, height, width) or (batch, height, width, channels)"
+        if shape is not None:
+            expected = f"{shape} or {(*shape, 'channels')}, that of the images: see maps.resize"
+        raise ValueError(f"the attribution has shape {a.shape}; expected {expected}")
+    return reduce(a if a.ndim == 4 else a[..., None])
+
+
+def finite(scores: Array) -> Array:
+    """Whether all of a map is finite, `(B,)`."""
+    return jnp.isfinite(scores).all(axis=(1, 2))
+
+
+def descending(scores: Array) -> Array:
+    """Number the pixels of each map, 0 for the largest score.
+
+    Pixels of the same score are numbered in reading order (left to right, then top to bottom), as
+    `argmax` would take them; -0 and 0 are the same score. For the smallest first, negate.
+
+    >>> import jax.numpy as jnp
+    >>> descending(jnp.array([[[1.0, 3.0], [1.0, 2.0]]])).tolist()
+    [[[2, 0], [3, 1]]]
+    """
+    flat = scores.reshape(scores.shape[0], -1)
+    order = jnp.argsort(-flat, axis=1, stable=True)
+    places = jnp.broadcast_to(jnp.arange(flat.shape[1]), flat.shape)
+    ranks = jnp.put_along_axis(jnp.zeros_like(order), order, places, axis=1, inplace=False)
+    return ranks.reshape(scores.shape)
