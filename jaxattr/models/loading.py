@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import jax
 from flax import nnx
 
 from jaxattr.models import cifar_resnet, efficientnet_lite, resnet, vgg
@@ -68,8 +70,10 @@ def skeleton(name: str, *, classes: int | None = None) -> Classifier:
     if name not in BUILDERS:
         near = get_close_matches(name, BUILDERS) or BUILDERS
         raise ValueError(f"there is no model {name!r}; did you mean {', '.join(near)}?")
+    # Tracing the counter of `nnx.Rngs` is quadratic in the number of layers.
+    same_key = SimpleNamespace(params=lambda: jax.random.key(0))
     options = {} if classes is None else {"classes": classes}
-    return nnx.eval_shape(lambda: BUILDERS[name](**options))
+    return nnx.eval_shape(lambda: BUILDERS[name](rngs=same_key, **options))
 
 
 def load(
