@@ -105,7 +105,7 @@ def overlay(image: ArrayLike, a: ArrayLike, *, percentile: float = PERCENTILE) -
             "map first, e.g. with jaxattr.maps.resize"
         )
     grey = photograph @ np.array([0.299, 0.587, 0.114])
-    return painted * (0.35 + 0.65 * grey[..., None])
+    return painted * (0.45 + 0.55 * grey[..., None])
 
 
 def figure(

@@ -59,7 +59,7 @@ def test_channels_are_summed():
 def test_an_overlay_of_nothing_is_the_photograph_in_light_greys(photograph: np.ndarray):
     over = viz.overlay(photograph, np.zeros((24, 32, 1)))
     grey = photograph / 255 @ [0.299, 0.587, 0.114]
-    np.testing.assert_allclose(over, np.repeat((0.35 + 0.65 * grey)[..., None], 3, -1), atol=1e-12)
+    np.testing.assert_allclose(over, np.repeat((0.45 + 0.55 * grey)[..., None], 3, -1), atol=1e-12)
     np.testing.assert_array_equal(over, viz.overlay(photograph / 255, np.zeros((24, 32))))
 
 
