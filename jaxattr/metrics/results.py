@@ -34,6 +34,21 @@ class Score(NamedTuple):
     valid: Array
 
 
+class Segmentation(NamedTuple):
+    """Intersections over union, `(B,)`.
+
+    Attributes:
+        score: of the object.
+        background: of all the rest; the mean of both is the mean IoU of the two classes. NaN
+            where the object is the whole image and is marked so.
+        valid: whether an image has a score.
+    """
+
+    score: Array
+    background: Array
+    valid: Array
+
+
 class Mean(NamedTuple):
     """A mean, NaN over nothing, and the number of scores that it is the mean of."""
 

@@ -1,0 +1,206 @@
+"""What a map should satisfy: adding up, predicting perturbations, staying put."""
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxattr.metrics.evaluation import activation, answers, check_batch
+from jaxattr.metrics.results import Score, scored
+from jaxattr.targets import check_images, check_positive, need_key
+from jaxattr.tracing.rewrite import with_rules
+from jaxattr.types import Array, Attribution, Fun, Key
+
+Perturb: TypeAlias = Callable[[Key, Array], Array]
+"""From a key and one image `(H, W, C)` to what is taken from it, of the same shape."""
+
+
+class RandomMetric(Protocol):
+    """A metric of a model that draws random numbers."""
+
+    def __call__(self, x: Array, target: Array, attribution: Array, *, key: Key) -> Score:
+        """Return the score of every image."""
+        ...
+
+
+class Sensitivity(Protocol):
+    """A metric of a method of attribution."""
+
+    def __call__(self, x: Array, target: Array, *, key: Key) -> Score:
+        """Return the score of every image."""
+        ...
+
+
+def completeness_error(
+    f: Fun, *, baseline: Callable[[Array], Array] = jnp.zeros_like
+) -> Callable[[Array, Array, Array], Score]:
+    """Measure by how much a map fails to add up to what it explains.
+
+        score = | sum_p a_p - (f(x)_t - f(b(x))_t) |
+
+    Args:
+        f: images `(B, H, W, C)` to logits `(B, K)`.
+        baseline: images to those that the map takes for nothing.
+
+    Returns:
+        A function of `x`, `target` and `attribution` to a score in units of the logit, 0 for
+        integrated gradients with enough steps. Cost: two forward passes.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> f = lambda x: x.sum((1, 2))
+        >>> x = jnp.ones((1, 2, 2, 1))
+        >>> completeness_error(f)(x, jnp.array([0]), x * 2).score.item()
+        4.0
+
+    Reference:
+        Sundararajan, Taly and Yan, Axiomatic attribution for deep networks, ICML 2017.
+    """
+
+    def measure(x: Array, target: Array, attribution: Array) -> Score:
+        x, target = jnp.asarray(x), jnp.asarray(target)
+        check_batch(f, x, target)
+        g = with_rules(f, {})
+        gained = activation(g(x), target) - activation(g(baseline(x)), target)
+        a = jnp.asarray(attribution)
+        return scored(jnp.abs(a.sum(tuple(range(1, a.ndim))) - gained))
+
+    return measure
+
+
+def gaussian(*, std: float = 0.2) -> Perturb:
+    """Take Gaussian noise from every pixel, in units of the model's input."""
+    return lambda key, x: std * jax.random.normal(key, x.shape, x.dtype)
+
+
+def noisy_baseline(*, std: float = 0.2) -> Perturb:
+    """Take all of the image but Gaussian noise, the first perturbation of the paper."""
+    return lambda key, x: x - std * jax.random.normal(key, x.shape, x.dtype)
+
+
+def square(*, size: int) -> Perturb:
+    """Take a square of pixels at a random place, the second perturbation of the paper."""
+
+    def take(key: Key, x: Array) -> Array:
+        inside = []
+        for axis, part in enumerate(jax.random.split(key)):
+            start = jax.random.randint(part, (), 0, x.shape[axis] - size + 1)
+            at = jnp.arange(x.shape[axis])
+            inside.append((at >= start) & (at < start + size))
+        return jnp.where((inside[0][:, None] & inside[1])[..., None], x, 0)
+
+    return take
+
+
+def infidelity(
+    f: Fun,
+    *,
+    perturb: Perturb | None = None,
+    samples: int = 10,
+    rescale: bool = False,
+    chunk: int = 16,
+) -> RandomMetric:
+    """Measure how badly a map predicts what perturbations do to the model.
+
+        score = mean over I of ( beta <I, a> - (f(x)_t - f(x - I)_t) )^2
+
+    Lower is better. Laws: 0 for a model linear in the image and its gradient; with `rescale`,
+    the same for every multiple of the map.
+
+    Args:
+        f: images `(B, H, W, C)` to logits `(B, K)`.
+        perturb: draws I; by default `gaussian()`. Also `noisy_baseline()` and `square(size=8)`.
+            All images of a batch meet the same draws.
+        samples: how many are drawn.
+        rescale: whether `beta` is the factor of the map that makes the score smallest, rather
+            than 1.
+        chunk: how many perturbations of each image are evaluated at once, at most.
+
+    Returns:
+        A function of `x`, `target`, `attribution` and `key` to a score in squared units of the
+        logit. The map is one per unit of input, as a gradient is, not multiplied by the image;
+        one without channels counts for all of them. Cost: samples + 1 forward passes.
+
+    Raises:
+        ValueError: if shapes do not fit.
+
+    Reference:
+        Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (in)fidelity and sensitivity of
+        explanations, NeurIPS 2019, definition 2.1.
+    """
+    check_positive("samples", samples)
+    check_positive("chunk", chunk)
+    draw = gaussian() if perturb is None else perturb
+
+    def measure(x: Array, target: Array, attribution: Array, *, key: Key) -> Score:
+        x, target = jnp.asarray(x), jnp.asarray(target)
+        check_batch(f, x, target)
+        a = jnp.asarray(attribution)
+        a = a if a.ndim == 4 else a[..., None]
+        if a.shape[:3] != x.shape[:3] or a.shape[3] not in (1, x.shape[3]):
+            raise ValueError(f"the attribution has shape {a.shape}; the images have {x.shape}")
+        keys = jax.random.split(need_key(key, "infidelity"), samples)
+
+        def taken(key: Key) -> Array:
+            return jax.vmap(lambda image: draw(key, image))(x)
+
+        def read(logits: Array) -> Array:
+            return activation(logits, target)
+
+        whole = activation(with_rules(f, {})(x), target)[:, None]
+        seen = whole - answers(f, lambda key: x - taken(key), keys, read, chunk=chunk)
+        told = lax.map(lambda key: (taken(key) * a).sum((1, 2, 3)), keys).T.astype(seen.dtype)
+        power = (told**2).mean(1)
+        best = (told * seen).mean(1) / jnp.where(power > 0, power, 1)
+        beta = best if rescale else jnp.ones_like(best)
+        return scored(((beta[:, None] * told - seen) ** 2).mean(1))
+
+    return measure
+
+
+def max_sensitivity(
+    attribute: Attribution, *, radius: float = 0.02, samples: int = 10
+) -> Sensitivity:
+    """Measure how much a map changes when its image hardly does.
+
+        score = max over x' of |A(x') - A(x)| / |A(x)|,    |x' - x|_inf <= radius
+
+    with Euclidean norms over each map, `x'` drawn uniformly. Lower is better.
+
+    Args:
+        attribute: any attribution. If it draws random numbers, it draws the same for every image.
+        radius: in units of the model's input.
+        samples: how many `x'` are drawn.
+
+    Returns:
+        A function of `x`, `target` and `key` to a score; none where the map is zero or not
+        finite. Cost: samples + 1 attributions, in the memory of one.
+
+    Reference:
+        Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (in)fidelity and sensitivity of
+        explanations, NeurIPS 2019, definition 3.1; the ratio and the defaults are Captum's.
+    """
+    check_positive("samples", samples)
+
+    def measure(x: Array, target: Array, *, key: Key) -> Score:
+        x = jnp.asarray(x)
+        check_images(x)
+        ours, theirs = jax.random.split(need_key(key, "max_sensitivity"))
+        still = attribute(x, target, key=theirs)
+        size = _norm(still)
+
+        def turn(largest: Array, key: Key) -> tuple[Array, None]:
+            noise = jax.random.uniform(key, x.shape[1:], x.dtype, -radius, radius)
+            moved = _norm(attribute(x + noise, target, key=theirs) - still)
+            return jnp.maximum(largest, moved), None
+
+        largest, _ = lax.scan(turn, jnp.zeros_like(size), jax.random.split(ours, samples))
+        return scored(jnp.where(size > 0, largest / jnp.where(size > 0, size, 1), jnp.nan))
+
+    return measure
+
+
+def _norm(a: Array) -> Array:
+    return jnp.sqrt((a**2).sum(tuple(range(1, a.ndim))))

@@ -1,0 +1,120 @@
+"""Where a map points: against masks of the objects in the image."""
+
+import jax.numpy as jnp
+
+from jaxattr.maps import heatmap
+from jaxattr.metrics.masks import check_mask, enlarge, inside
+from jaxattr.metrics.ranking import Reduction, finite, reduced
+from jaxattr.metrics.results import Score, scored
+from jaxattr.types import Array
+
+
+def pointing_game(
+    attribution: Array,
+    mask: Array,
+    *,
+    sizes: Array | None = None,
+    tolerance: float = 15,
+    reduce: Reduction = heatmap,
+) -> Score:
+    """Ask whether the largest attribution lies on the object, or nearly.
+
+    The map is resized to the image (bilinear, pixel centres at half-integers); of its maxima the
+    first in reading order counts. It hits if a pixel of the mask is less than `tolerance` away.
+
+    Args:
+        attribution: maps `(B, h, w)` or `(B, h, w, C)` of any resolution.
+        mask: where the class is, bool `(B, H, W)`, in the original image.
+        sizes: heights and widths of the images, int `(B, 2)`, where `mask` is filled up to a
+            common shape with pixels that are none; nothing is compiled anew for another size.
+        tolerance: in pixels of the image.
+        reduce: how the channels of an attribution become one number.
+
+    Returns:
+        1 for a hit, 0 for a miss; no score where the mask is empty or the map not finite. See
+        `class_means` for the accuracy that is reported.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> mask = jnp.zeros((2, 40, 40), bool).at[:, 0, 0].set(True)
+        >>> maps = jnp.zeros((2, 40, 40)).at[0, 14, 5].set(1).at[1, 9, 12].set(1)
+        >>> pointing_game(maps, mask).score.tolist()  # 14^2 + 5^2 = 221, 9^2 + 12^2 = 225
+        [1.0, 0.0]
+
+    Reference:
+        Zhang et al., Top-down neural attention by excitation backprop, ECCV 2016, section 4.1, as
+        TorchRay plays it (Fong, Patrick and Vedaldi, ICCV 2019).
+    """
+    scores = reduced(attribution, reduce)
+    check_mask(mask, scores)
+    there = finite(scores)
+    scores = jnp.where(there[:, None, None], scores, 0)
+    enlarged = enlarge(scores, mask.shape[1:], sizes)
+    best = enlarged.reshape(len(mask), -1).argmax(1)
+    points = jnp.stack(jnp.unravel_index(best, mask.shape[1:]), -1)
+    hit = point_hits(points, mask, tolerance=tolerance)
+    return scored(hit.score, hit.valid & there)
+
+
+def point_hits(points: Array, mask: Array, *, tolerance: float = 15) -> Score:
+    """Ask whether points lie on the object, or less than `tolerance` away from a pixel of it.
+
+        hit = 1[ min over (r', c') in mask of (r' - r)^2 + (c' - c)^2 < tolerance^2 ]
+
+    Args:
+        points: rows and columns `(B, 2)`, whole or not.
+        mask: bool `(B, H, W)`.
+        tolerance: in pixels; the inequality is strict, so that 0 never hits.
+
+    Returns:
+        1 for a hit, 0 for a miss; no score where the mask is empty.
+    """
+    rows, columns = (jnp.arange(n) for n in mask.shape[1:])
+    r, c = ((a - points[:, i, None]) ** 2 for i, a in enumerate((rows, columns)))
+    near = r[:, :, None] + c[:, None, :] < tolerance**2
+    return scored((near & mask).any((1, 2)).astype(float), mask.any((1, 2)))
+
+
+def energy_pointing_game(
+    attribution: Array,
+    mask: Array,
+    *,
+    sizes: Array | None = None,
+    cover: float = 0.5,
+    reduce: Reduction = heatmap,
+) -> Score:
+    """Return how much of the positive attribution lies on the object.
+
+        score = sum_{p in mask} max(a_p, 0) / sum_p max(a_p, 0)
+
+    Higher is better. Laws: a uniform map scores the mask's share of the image; a map inside the
+    mask scores 1.
+
+    Args:
+        attribution: maps of any resolution, resized to the mask as for `pointing_game`.
+        mask: where the class is, bool `(B, H, W)`. The paper takes images with one box.
+        sizes: heights and widths of the images, as for `pointing_game`.
+        cover: images of which the mask covers more than this have no score: half in the paper.
+        reduce: how the channels of an attribution become one number.
+
+    Returns:
+        The share; no score where the mask is empty or too large, or the map not finite or nowhere
+        positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> mask = jnp.zeros((1, 4, 4), bool).at[:, :2, :2].set(True)
+        >>> energy_pointing_game(jnp.ones((1, 4, 4)), mask).score.item()
+        0.25
+
+    Reference:
+        Wang et al., Score-CAM, CVPR workshops 2020, section 4.3.
+    """
+    scores = reduced(attribution, reduce)
+    check_mask(mask, scores)
+    image = inside(mask.shape, sizes)
+    energy = jnp.where(image, jnp.maximum(enlarge(scores, mask.shape[1:], sizes), 0), 0)
+    within, total = (e.sum((1, 2)) for e in (energy * mask, energy))
+    share = mask.sum((1, 2)) / image.sum((1, 2))
+    valid = (share > 0) & (share <= cover) & (total > 0) & finite(scores)
+    return scored(within / jnp.where(total > 0, total, 1), valid)

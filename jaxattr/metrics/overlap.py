@@ -1,0 +1,113 @@
+"""How well the pixels that a map marks are those of the object."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax.numpy as jnp
+
+from jaxattr.maps import heatmap
+from jaxattr.metrics.masks import check_mask, enlarge, inside
+from jaxattr.metrics.ranking import Reduction, finite, reduced
+from jaxattr.metrics.results import Score, Segmentation, scored
+from jaxattr.types import Array
+
+Region: TypeAlias = Callable[[Array], Array]
+"""From maps `(B, H, W)`, -inf where a pixel does not count, to the pixels that they mark."""
+
+
+def positive_region(scores: Array) -> Array:
+    """Mark the pixels with evidence for the class."""
+    return scores > 0
+
+
+def above_mean_region(scores: Array) -> Array:
+    """Mark the pixels with more evidence for the class than the mean of those that have any."""
+    evidence = jnp.maximum(scores, 0)
+    number = (scores > 0).sum((1, 2), keepdims=True)
+    return evidence > evidence.sum((1, 2), keepdims=True) / jnp.maximum(number, 1)
+
+
+def localization_iou(
+    attribution: Array,
+    mask: Array,
+    *,
+    sizes: Array | None = None,
+    region: Region = positive_region,
+    reduce: Reduction = heatmap,
+) -> Score:
+    """Compare the pixels that a map marks with the boxes of its class.
+
+        score = |region & mask| / |region | mask|
+
+    Args:
+        attribution: maps of any resolution, resized to the mask as for `pointing_game`.
+        mask: the union of the boxes, bool `(B, H, W)`: see `box_masks`.
+        sizes: heights and widths of the images, as for `pointing_game`.
+        region: maps to the pixels that they mark. RSP reports both `positive_region` and
+            `above_mean_region`.
+        reduce: how the channels of an attribution become one number.
+
+    Returns:
+        The intersection over union; 0 where nothing is marked; no score where the mask is empty
+        or the map not finite.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> mask = jnp.array([[[True, True, False, False]]])
+        >>> maps = jnp.array([[[0.0, 4.0, 1.0, -1.0]]])
+        >>> found = [localization_iou(maps, mask, region=r).score.item()
+        ...          for r in (positive_region, above_mean_region)]
+        >>> [round(s, 3) for s in found]
+        [0.333, 0.5]
+
+    Reference:
+        Nam et al., Interpreting deep neural networks with relative sectional propagation,
+        AAAI 2021.
+    """
+    found = segmentation_iou(attribution, mask, sizes=sizes, region=region, reduce=reduce)
+    return Score(found.score, found.valid)
+
+
+def segmentation_iou(
+    attribution: Array,
+    mask: Array,
+    *,
+    void: Array | None = None,
+    sizes: Array | None = None,
+    region: Region = positive_region,
+    reduce: Reduction = heatmap,
+) -> Segmentation:
+    """Compare the pixels that a map marks with the object's own.
+
+    Args:
+        attribution: maps of any resolution, resized to the mask as for `pointing_game`.
+        mask: the object's pixels, bool `(B, H, W)`.
+        void: pixels that do not count, bool `(B, H, W)`, such as the 255 of PASCAL VOC.
+        sizes: heights and widths of the images, as for `pointing_game`.
+        region: maps to the pixels that they mark. A refinement such as a dense CRF goes here: a
+            function that closes over the images, by `jax.pure_callback` if it runs on the host.
+        reduce: how the channels of an attribution become one number.
+
+    Returns:
+        The intersection over union of the object and of the background; no score where the mask
+        is empty or the map not finite.
+
+    Reference:
+        Nam et al., Interpreting deep neural networks with relative sectional propagation,
+        AAAI 2021; Guillaumin, Kuettel and Ferrari, ImageNet auto-annotation, IJCV 2014.
+    """
+    scores = reduced(attribution, reduce)
+    check_mask(mask, scores)
+    counted = jnp.broadcast_to(inside(mask.shape, sizes), mask.shape)
+    counted = counted if void is None else counted & ~void
+    enlarged = jnp.where(counted, enlarge(scores, mask.shape[1:], sizes), -jnp.inf)
+    marked = region(enlarged) & counted
+    valid = (mask & counted).any((1, 2)) & finite(scores)
+    foreground = scored(_iou(marked, mask & counted), valid)
+    background = scored(_iou(counted & ~marked, counted & ~mask), valid)
+    return Segmentation(foreground.score, background.score, foreground.valid)
+
+
+def _iou(a: Array, b: Array) -> Array:
+    union = (a | b).sum((1, 2))
+    return jnp.where(union > 0, (a & b).sum((1, 2)) / jnp.maximum(union, 1), jnp.nan)

@@ -1,0 +1,138 @@
+"""How alike two maps are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxattr.maps import heatmap
+from jaxattr.metrics.ranking import Reduction, finite, reduced
+from jaxattr.metrics.results import Score, scored
+from jaxattr.types import Array
+
+
+def rank_correlation(a: Array, b: Array, *, reduce: Reduction = heatmap) -> Score:
+    """Correlate the ranks of the pixels of two maps (Spearman).
+
+        score = corr(rank a, rank b)
+
+    Pixels of the same score share the mean of their ranks. Law: unchanged when an increasing
+    function is applied to either map.
+
+    Args:
+        a: maps `(B, H, W)` or `(B, H, W, C)`.
+        b: maps to compare with, of the same height and width.
+        reduce: how the channels become one number; with `magnitude_sum` signs play no part.
+
+    Returns:
+        Correlations in [-1, 1]; no score where a map is constant or not finite.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> a = jnp.array([[[1.0, 2.0], [3.0, 4.0]]])
+        >>> round(rank_correlation(a, -jnp.exp(a)).score.item(), 6)
+        -1.0
+
+    Reference:
+        Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018.
+    """
+    a, b = _pair(a, b, reduce)
+    x, y = (_centred_ranks(s.reshape(len(s), -1)) for s in (a, b))
+    size = jnp.sqrt((x**2).sum(1)) * jnp.sqrt((y**2).sum(1))
+    valid = (size > 0) & finite(a) & finite(b)
+    return scored((x * y).sum(1) / jnp.where(size > 0, size, 1), valid)
+
+
+def box_window(size: int = 7) -> np.ndarray:
+    """Return equal weights, the window that scikit-image's SSIM takes by default."""
+    return np.full(size, 1 / size)
+
+
+def gaussian_window(sigma: float = 1.5) -> np.ndarray:
+    """Return Gaussian weights up to 3.5 standard deviations: 11 of them in the paper of SSIM."""
+    reach = int(3.5 * sigma + 0.5)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return weights / weights.sum()
+
+
+def ssim(
+    a: Array,
+    b: Array,
+    *,
+    data_range: float = 1.0,
+    window: np.ndarray | None = None,
+    sample_covariance: bool = True,
+    reduce: Reduction = heatmap,
+) -> Score:
+    """Compare two maps by their structural similarity.
+
+        ssim = (2 m_a m_b + c1) (2 v_ab + c2) / ((m_a^2 + m_b^2 + c1) (v_a + v_b + c2)),
+        c1 = (0.01 L)^2,  c2 = (0.03 L)^2
+
+    with means `m` and covariances `v` in a window, averaged over all windows that lie within the
+    map. Defaults are those of scikit-image.
+
+    Args:
+        a: maps `(B, H, W)` or `(B, H, W, C)`, on a scale that both share: see `maps.unit_range`
+            and `maps.normalize`.
+        b: maps to compare with, of the same height and width.
+        data_range: L, the distance between the smallest and the largest value possible: 1 after
+            `unit_range`, 2 after `normalize`.
+        window: one-dimensional weights that sum to 1, an odd number of them: `box_window()`, or
+            `gaussian_window()` as in the paper.
+        sample_covariance: whether covariances are those of a sample, larger by n / (n - 1) for the
+            n pixels of a window.
+        reduce: how the channels become one number.
+
+    Returns:
+        Similarities in [-1, 1], 1 for equal maps; no score where a map is not finite.
+
+    Raises:
+        ValueError: if the window is larger than the maps.
+
+    Reference:
+        Wang, Bovik, Sheikh and Simoncelli, Image quality assessment, IEEE Transactions on Image
+        Processing 13(4), 2004.
+    """
+    a, b = _pair(a, b, reduce)
+    window = box_window() if window is None else window
+    if len(window) > min(a.shape[1:]):
+        raise ValueError(f"the window has {len(window)} pixels, the maps have {a.shape[1:]}")
+    number = len(window) ** 2
+    unbias = number / (number - 1) if sample_covariance else 1.0
+    valid = finite(a) & finite(b)
+    # covariances do not depend on where zero is; taken near the mean they lose fewer digits
+    low, high = (jnp.where(valid[:, None, None], s, 0) for s in (a, b))
+    shift = (low.mean((1, 2), keepdims=True), high.mean((1, 2), keepdims=True))
+    x, y = low - shift[0], high - shift[1]
+    mx, my, xx, yy, xy = (_average(s, window) for s in (x, y, x * x, y * y, x * y))
+    vx, vy, vxy = (unbias * v for v in (xx - mx * mx, yy - my * my, xy - mx * my))
+    mx, my = mx + shift[0], my + shift[1]
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    similar = (2 * mx * my + c1) * (2 * vxy + c2)
+    found = similar / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+    return scored(found.mean((1, 2)), valid)
+
+
+def _pair(a: Array, b: Array, reduce: Reduction) -> tuple[Array, Array]:
+    a = reduced(a, reduce)
+    return a, reduced(b, reduce, a.shape)
+
+
+def _centred_ranks(scores: Array) -> Array:
+    """Return ranks less their mean, doubled so that they are whole."""
+
+    def one(s: Array) -> Array:
+        ordered = jnp.sort(s)
+        below = jnp.searchsorted(ordered, s, side="left")
+        return below + jnp.searchsorted(ordered, s, side="right") - len(s)
+
+    return jax.vmap(one)(scores).astype(scores.dtype)
+
+
+def _average(a: Array, window: np.ndarray) -> Array:
+    for axis in (1, 2):
+        length = a.shape[axis] - len(window) + 1
+        at = [slice(None)] * axis
+        parts = (float(w) * a[(*at, slice(i, i + length))] for i, w in enumerate(window))
+        a = sum(parts, jnp.zeros((), a.dtype))
+    return a
