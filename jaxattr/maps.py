@@ -59,6 +59,24 @@ def unit_range(a: Array) -> Array:
     return (a - low) / jnp.where(high == low, 1, high - low)
 
 
+def gaussian_blur(a: Array, sigma: float) -> Array:
+    """Blur maps `(B, H, W, C)` by a Gaussian of `sigma` pixels; edges are repeated."""
+    if sigma <= 0:
+        raise ValueError(f"sigma is {sigma}; expected a positive number of pixels")
+    reach = int(4 * sigma + 0.5)
+    weights = jnp.exp(-0.5 * (jnp.arange(-reach, reach + 1, dtype=a.dtype) / sigma) ** 2)
+    weights /= weights.sum()
+
+    def along(a: Array, axis: int) -> Array:
+        padding = [(reach, reach) if i == axis else (0, 0) for i in range(a.ndim)]
+        padded = jnp.moveaxis(jnp.pad(a, padding, mode="edge"), axis, -1)
+        smooth = lambda row: jnp.convolve(row, weights, mode="valid")
+        flat = jax.vmap(smooth)(padded.reshape(-1, padded.shape[-1]))
+        return jnp.moveaxis(flat.reshape(*padded.shape[:-1], -1), -1, axis)
+
+    return along(along(a, 1), 2)
+
+
 def resize(a: Array, size: tuple[int, int]) -> Array:
     """Resize maps `(B, h, w)` or `(B, h, w, C)` bilinearly to `size = (H, W)`.
 

@@ -1,22 +1,24 @@
 """What every attribution method does with its images and classes."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxattr.types import Array, Attribution, Fun, Key
+from jaxattr.types import Array, Explanation, Fun, Key
+
+T = TypeVar("T")
 
 
-def attribution(f: Fun, explain: Callable[[Array, Array, Any], Array]) -> Attribution:
+def attribution(f: Fun, explain: Callable[[Array, Array, Any], T]) -> Explanation[T]:
     """Make an `Attribution` of a function that may take its arguments for granted.
 
     Args:
         f: the classifier, for the number of its classes.
-        explain: `(x, target, key) -> maps`, the batch in front.
+        explain: `(x, target, key) -> maps`, an array or several, the batch in front.
 
     Returns:
         `explain` behind the contract that all methods share: images `(B, H, W, C)` of a float
@@ -24,14 +26,17 @@ def attribution(f: Fun, explain: Callable[[Array, Array, Any], Array]) -> Attrib
         values are unknown, under `jit`, a class out of range gives a map of NaN.
     """
 
-    def attribute(x: Array, target: Array, *, key: Key | None = None) -> Array:
+    def attribute(x: Array, target: Array, *, key: Key | None = None) -> T:
         x, target = jnp.asarray(x), jnp.asarray(target)
         check_images(x)
         classes = count_classes(f, x)
         check_targets(target, x.shape[0], classes)
-        maps = explain(x, target, key)
-        inside = ((target >= 0) & (target < classes)).reshape(-1, *[1] * (maps.ndim - 1))
-        return jnp.where(inside, maps, jnp.nan)
+        inside = (target >= 0) & (target < classes)
+
+        def known_class(maps: Array) -> Array:
+            return jnp.where(inside.reshape(-1, *[1] * (maps.ndim - 1)), maps, jnp.nan)
+
+        return jax.tree.map(known_class, explain(x, target, key))
 
     return attribute
 

@@ -1,11 +1,12 @@
 """The contracts of the library, each stated once."""
 
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import jax
 
 Array: TypeAlias = jax.Array
 Key: TypeAlias = jax.Array
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Fun(Protocol):
@@ -29,4 +30,12 @@ class Attribution(Protocol):
 
     def __call__(self, x: Array, target: Array, *, key: Key | None = None) -> Array:
         """Return the attribution maps of a batch of images."""
+        ...
+
+
+class Explanation(Protocol[T_co]):
+    """An attribution with more to tell: the same arguments to a NamedTuple, the batch in front."""
+
+    def __call__(self, x: Array, target: Array, *, key: Key | None = None) -> T_co:
+        """Return all that a method finds for a batch of images."""
         ...

@@ -4,7 +4,7 @@
 derivative at `z`: the gate `1[z > 0]` for a ReLU, `1[0 < z < 6]` for a ReLU6.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -42,6 +42,71 @@ def gate(backward: Callable[[jax.Array, jax.Array, Callable[[], jax.Array]], jax
 
         activation.defvjp(forward, reverse)
         return activation
+
+    return rule
+
+
+def masked(masks: Mapping[int, jax.Array]) -> Rule:
+    """Make DMBP's rule: `mask * slope * g` (Ruiz et al., ICCV 2021, eq. 5).
+
+    Args:
+        masks: a mask for each activation, by its position among `jaxattr.sites`, of the shape of
+            its output or broadcasting to it.
+
+    Returns:
+        A rule, differentiable with respect to the masks.
+    """
+    return _with_parameter(masks, lambda mask, z, slope, g: mask * slope() * g)
+
+
+def learned(theta: Mapping[int, jax.Array], multipliers: Mapping[int, jax.Array | None]) -> Rule:
+    """Make LPR's rule: `tanh(theta * multiplier * g)` (Yang et al., ECCV 2020, section 3.2).
+
+    Args:
+        theta: a parameter for each activation, by its position among `jaxattr.sites`.
+        multipliers: likewise what multiplies it; None is 1.
+
+    Returns:
+        A rule, differentiable with respect to `theta`.
+    """
+
+    def rule(local: Local) -> Callable[..., jax.Array]:
+        factor = multipliers[local.site.position]
+
+        def backward(theta: jax.Array, z: jax.Array, slope: object, g: jax.Array) -> jax.Array:
+            return jnp.tanh(theta * g if factor is None else theta * factor * g)
+
+        return _with_parameter(theta, backward)(local)
+
+    return rule
+
+
+def _with_parameter(
+    parameters: Mapping[int, jax.Array],
+    backward: Callable[[jax.Array, jax.Array, Callable[[], jax.Array], jax.Array], jax.Array],
+) -> Rule:
+    """Make a rule whose backward pass has a parameter of its own at every activation.
+
+    The parameter has no part in the value, so its own cotangent is zero; it is learned by
+    differentiating the backward pass.
+    """
+
+    def rule(local: Local) -> Callable[..., jax.Array]:
+        @jax.custom_vjp
+        def activation(parameter: jax.Array, *operands: Any) -> jax.Array:
+            return local.value(*operands)
+
+        def forward(parameter: jax.Array, *operands: Any) -> tuple[jax.Array, Any]:
+            return local.value(*operands), (parameter, operands)
+
+        def reverse(kept: Any, g: jax.Array) -> tuple[Any, ...]:
+            parameter, operands = kept
+            back = backward(parameter, operands[0], lambda: local.slope(*operands), g)
+            return (None, back.astype(operands[0].dtype), *[None] * (len(operands) - 1))
+
+        activation.defvjp(forward, reverse)
+        parameter = parameters[local.site.position]
+        return lambda *operands: activation(parameter, *operands)
 
     return rule
 

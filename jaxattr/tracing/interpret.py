@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
-from jax import lax
 from jax.core import eval_jaxpr
 from jax.extend import source_info_util
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
@@ -67,8 +66,7 @@ Opens: TypeAlias = Callable[[JaxprEqn], bool]
 
 _CALLS = {"jit", "pjit", "closed_call", "core_call"}
 _DERIVATIVES = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
-_REMAT = {"remat", "remat2", "checkpoint"}
-_LOOPS = {"scan", "while", "cond"}
+REMAT = {"remat", "remat2", "checkpoint"}
 _FRAMEWORKS = [f"/site-packages/{name}/" for name in ("jax", "flax", "haiku", "equinox", "keras")]
 _FRAMEWORKS += [sysconfig.get_path("stdlib") + "/" + name for name in ("functools", "contextlib")]
 _TRANSFORM = re.compile(r"\w+\(([^()]*)\)")
@@ -118,8 +116,8 @@ def flatten(jaxpr: Jaxpr, consts: Sequence[Any], opens: Opens) -> Program:
             inputs = tuple(map(atom, eqn.invars))
             inner = stack + eqn.source_info.name_stack
             name = eqn.primitive.name
-            if name in _CALLS or (name in _DERIVATIVES | _REMAT and opens(eqn)):
-                (body, body_consts) = _opened(bodies(eqn)[0])
+            if name in _CALLS or (name in _DERIVATIVES | REMAT and opens(eqn)):
+                (body, body_consts) = opened(bodies(eqn)[0])
                 env_ = dict(zip(body.invars, inputs, strict=True)) | known(body, body_consts)
                 call = (next(serials), called(eqn))
                 library = origin or (eqn if _framework(_defined(body)) else None)
@@ -186,87 +184,6 @@ def named(equation: Equation, run: Callable[..., Any]) -> Callable[..., Any]:
     return inside
 
 
-def loops(equation: Equation) -> bool:
-    """Whether the equation runs inner programs that `reenter` can run again."""
-    return equation.primitive in _LOOPS | _REMAT
-
-
-def inner(equation: Equation, opens: Opens) -> list[Program]:
-    """Return the programs inside an equation: one of a scan or remat, one of each branch."""
-    return [flatten(*_opened(b), opens) for b in bodies(equation.eqn)]
-
-
-def carried(equation: Equation) -> int:
-    """Return how many leading outputs of a scan or while are carried from turn to turn."""
-    if equation.primitive == "while":
-        return len(equation.outputs)
-    body, _ = _opened(bodies(equation.eqn)[0])
-    pairs = zip(body.outvars, equation.eqn.outvars, strict=True)
-    return sum(_rank(v) == _rank(o) for v, o in pairs)
-
-
-def constants(equation: Equation, inputs: int) -> int:
-    """Return how many of the `inputs` of a scan's or while's body stay the same in every turn."""
-    body, _ = _opened(bodies(equation.eqn)[-1])
-    outer = equation.eqn.invars[len(equation.eqn.invars) - inputs :]
-    pairs = zip(body.invars, outer, strict=True)
-    return inputs - carried(equation) - sum(_rank(v) < _rank(x) for v, x in pairs)
-
-
-def is_remat(eqn: JaxprEqn) -> bool:
-    """Whether an equation marks its body to be computed again in the backward pass."""
-    return eqn.primitive.name in _REMAT
-
-
-def reenter(equation: Equation, functions: Sequence[Callable[..., Sequence[Any]]]) -> Step:
-    """Return the step that runs a loop, branch or remat again with new bodies.
-
-    Args:
-        equation: one for which `loops` holds.
-        functions: a replacement for each program of `inner`, in the same order.
-    """
-    eqn, params = equation.eqn, equation.eqn.params
-
-    def remat(*values: Any) -> Any:
-        policy, prevent_cse = params.get("policy"), params.get("prevent_cse", True)
-        return jax.checkpoint(functions[0], policy=policy, prevent_cse=prevent_cse)(*values)
-
-    def cond(index: Any, *values: Any) -> Any:
-        return lax.switch(index, functions, *values)
-
-    def scan(*values: Any) -> Any:
-        n_consts, n_carry = constants(equation, len(values)), carried(equation)
-
-        def body(carry: Any, xs: Any) -> Any:
-            out = tuple(functions[0](*values[:n_consts], *carry, *xs))
-            return out[:n_carry], out[n_carry:]
-
-        carry, ys = lax.scan(
-            body,
-            tuple(values[n_consts : n_consts + n_carry]),
-            tuple(values[n_consts + n_carry :]),
-            length=params["length"],
-            reverse=params["reverse"],
-            unroll=params["unroll"],
-        )
-        return (*carry, *ys)
-
-    def while_(*values: Any) -> Any:
-        test, body = functions
-        (test_jaxpr, _), (body_jaxpr, _) = map(_opened, bodies(eqn))
-        n_carry = len(body_jaxpr.outvars)
-        n_test = len(test_jaxpr.invars) - n_carry
-        free, carry = values[: len(values) - n_carry], tuple(values[len(values) - n_carry :])
-        return lax.while_loop(
-            lambda c: test(*free[:n_test], *c)[0],
-            lambda c: tuple(body(*free[n_test:], *c)),
-            carry,
-        )
-
-    run = {"cond": cond, "scan": scan, "while": while_}.get(equation.primitive, remat)
-    return Step(named(equation, run), equation.inputs, equation.outputs)
-
-
 def bodies(eqn: JaxprEqn) -> list[Any]:
     """Return the jaxprs among an equation's parameters, closed or not, in a fixed order."""
     found = []
@@ -280,26 +197,22 @@ def bodies(eqn: JaxprEqn) -> list[Any]:
 
 def primitives(eqn: JaxprEqn) -> set[str]:
     """Return the names of the primitives that an equation runs: its own, or those of its body."""
-    if eqn.primitive.name not in _CALLS | _DERIVATIVES | _REMAT | _LOOPS:
+    if eqn.primitive.name not in _CALLS | _DERIVATIVES | REMAT | {"scan", "while", "cond"}:
         return {eqn.primitive.name}
-    return {p for b in bodies(eqn) for e in _opened(b)[0].eqns for p in primitives(e)}
+    return {p for b in bodies(eqn) for e in opened(b)[0].eqns for p in primitives(e)}
 
 
 def called(eqn: JaxprEqn) -> str:
     """Return the name of the function that a call runs."""
     if isinstance(name := eqn.params.get("name"), str):
         return name
-    info = getattr(_opened(bodies(eqn)[0])[0], "debug_info", None)
+    info = getattr(opened(bodies(eqn)[0])[0], "debug_info", None)
     return getattr(info, "func_name", None) or eqn.primitive.name
 
 
 @functools.cache
 def _empty() -> Jaxpr:
     return jax.make_jaxpr(lambda: ())().jaxpr
-
-
-def _rank(atom: Any) -> int:
-    return len(atom.aval.shape)
 
 
 def _source(eqn: JaxprEqn) -> str:
@@ -320,7 +233,8 @@ def _defined(jaxpr: Jaxpr) -> str:
     return getattr(getattr(jaxpr, "debug_info", None), "func_src_info", None) or ""
 
 
-def _opened(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:
+def opened(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:
+    """Return a jaxpr and its constants, whether it was closed or not."""
     return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
 
 

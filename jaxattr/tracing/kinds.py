@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from jaxattr.tracing import elementwise, interpret
+from jaxattr.tracing import elementwise, loops
 from jaxattr.tracing.elementwise import Flow, Segment
 from jaxattr.tracing.interpret import Equation, Program
 
@@ -57,7 +57,7 @@ _STRUCTURES |= {"sharding_constraint", "reshard", "mesh_cast", "pvary"}
 _LINEAR = {"reduce_sum", "reduce_window_sum", "cumsum", "pad", "scatter-add", "scatter_add"}
 _LINEAR |= {"dynamic_update_slice"}
 _POOLS = {"reduce_window_max", "reduce_max"}
-_LAYERS = {"conv_general_dilated", "dot_general", "ragged_dot_general"}
+LAYERS = {"conv_general_dilated", "dot_general", "ragged_dot_general"}
 _SUMS = {"add", "sub", "add_any", "concatenate"}
 _PRODUCTS = {"mul", "div", "select_n"}
 _KEEPING = {Kind.LINEAR, Kind.STRUCTURE, Kind.MAX_POOL, Kind.SUM, Kind.PRODUCT, Kind.AFFINE}
@@ -116,11 +116,11 @@ def _elementwise_kind(flow: Flow, segment: Segment, statistics: set[int]) -> Kin
 
 def _other_kind(flow: Flow, e: Equation, entries: Sequence[int]) -> Kind:
     name, several = e.primitive, len(entries) > 1
-    if interpret.loops(e):
+    if loops.is_loop(e):
         return Kind.LOOP
     if not all(map(flow.differentiable, entries)) and name != "select_n":
         return Kind.UNKNOWN  # where it reads depends on x
-    if name in _LAYERS:
+    if name in LAYERS:
         squared = e.inputs[0] == e.inputs[1]
         return Kind.STATISTIC if squared else Kind.PRODUCT if several else Kind.AFFINE
     if name in _POOLS:
@@ -130,7 +130,7 @@ def _other_kind(flow: Flow, e: Equation, entries: Sequence[int]) -> Kind:
     if name in _LINEAR:
         return Kind.SUM if several else Kind.LINEAR
     if name in _SUMS:
-        return Kind.SUM if several else Kind.STRUCTURE
+        return Kind.SUM if several else Kind.LINEAR
     return Kind.PRODUCT if name in _PRODUCTS else Kind.UNKNOWN
 
 

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxattr.tracing import elementwise, interpret
+from jaxattr.tracing import elementwise, interpret, loops
 from jaxattr.tracing.elementwise import Flow
 from jaxattr.tracing.interpret import Equation, Program
 from jaxattr.tracing.rewrite import Rule, run
-from jaxattr.tracing.sites import opens_everything
+from jaxattr.tracing.sites import opens_everything, opens_remat
 
 
 class Split(NamedTuple):
@@ -132,7 +132,7 @@ def taps(f: Callable[..., Any], layers: Sequence[str]) -> Callable[..., Taps]:
 
 def _read(f: Callable[..., Any], x: Any, *layers: str | None) -> tuple[Program, Any, Flow]:
     """Read `f`, looking inside a remat only if a layer is not found outside."""
-    for opens in (opens_everything, lambda e: interpret.is_remat(e) or opens_everything(e)):
+    for opens in (opens_everything, opens_remat):
         program, tree = interpret.read(f, x, opens=opens)
         flow = elementwise.flow(program, program.inputs)
         if all(layer is None or _matches(flow, layer) for layer in layers):
@@ -185,8 +185,8 @@ def _named(flow: Flow) -> Iterator[tuple[tuple[str, ...], int]]:
 
 def _inside(flow: Flow) -> Iterator[Flow]:
     """Yield the programs inside the loops of a program."""
-    for e in filter(interpret.loops, flow.program.equations):
-        for program in interpret.inner(e, opens_everything):
+    for e in filter(loops.is_loop, flow.program.equations):
+        for program in loops.inner(e, opens_everything):
             inner = elementwise.flow(program, program.inputs)
             yield inner
             yield from _inside(inner)

@@ -5,10 +5,11 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 
-from jaxattr.tracing import interpret, slopes
+from jaxattr.tracing import interpret, loops, slopes
 from jaxattr.tracing.interpret import Equation, Program, Step
-from jaxattr.tracing.kinds import Kind, Operation
+from jaxattr.tracing.kinds import LAYERS, Kind, Operation
 from jaxattr.tracing.lowering import lower
 from jaxattr.tracing.sites import Place, Scope, Site, every, opens_everything, survey
 
@@ -25,13 +26,17 @@ class Local(NamedTuple):
         value: its function: operands to output.
         slope: of an activation, `d output / d operands[0]` from the same operands, elementwise,
             the same at a kink however the function is spelled.
+        linear: of an affine operation, its function without the shift: what it does to changes.
         moving: how many of the operands depend on x; they come first.
+        equations: what it consists of.
     """
 
     site: Site
     value: Callable[..., jax.Array]
     slope: Callable[..., jax.Array]
+    linear: Callable[..., jax.Array]
     moving: int
+    equations: tuple[Equation, ...]
 
 
 Rule: TypeAlias = Callable[[Local], Callable[..., jax.Array]]
@@ -83,7 +88,7 @@ def with_rules(
                 f"the function has no {' or '.join(missing)} that depends on its argument, so the "
                 f"rules would change nothing; it has: {kinds}"
             )
-        outputs = _run(scope, rules, *jax.tree.leaves(x))
+        outputs = run_scope(scope, rules, *jax.tree.leaves(x))
         return jax.tree.unflatten(tree, outputs)
 
     return ruled
@@ -105,26 +110,28 @@ def run(
         *args: values of its inputs.
         moving: the inputs that depend on x; all of them by default.
     """
-    return _run(survey(program, moving), rules, *args)
+    return run_scope(survey(program, moving), rules, *args)
 
 
-def _run(scope: Scope, rules: Mapping, *args: Any) -> list[Any]:
+def run_scope(scope: Scope, rules: Mapping[str, Rule], *args: Any) -> list[Any]:
+    """Run a program whose operations were found, as `run` does."""
     return interpret.evaluate(scope.program, _steps(scope, rules), *args)
 
 
 def _steps(scope: Scope, rules: Mapping) -> Iterator[Step]:
     made: set[int] = set()
+    avals = scope.program.avals
     for place in scope.places:
         operation, site = place.operation, place.site
         if operation.kind is Kind.LOOP and any(_touched(s, rules) for s in place.scopes):
-            functions = [partial(_run, s, rules) for s in place.scopes]
-            yield interpret.reenter(operation.equations[0], functions)
+            functions = [partial(run_scope, s, rules) for s in place.scopes]
+            yield loops.reenter(operation.equations[0], functions)
         elif site is not None and (rule := _rule(operation, rules)):
-            yield Step(_ruled(place, rule), operation.operands, operation.outputs)
+            yield Step(_ruled(avals, place, rule), operation.operands, operation.outputs)
         else:
             for e in operation.equations:
                 if made.isdisjoint(e.outputs):
-                    yield _lowered(scope, e)
+                    yield _lowered(avals, e)
                     made.update(e.outputs)
 
 
@@ -132,7 +139,7 @@ def _touched(scope: Scope, rules: Mapping) -> bool:
     """Whether a scope runs otherwise than as it stands."""
     return any(
         _rule(p.operation, rules) is not None
-        or any(_lowering(scope, e) is not None for e in p.operation.equations)
+        or any(_lowering(scope.program.avals, e) is not None for e in p.operation.equations)
         or any(_touched(s, rules) for s in p.scopes)
         for p in scope.places
     )
@@ -159,22 +166,34 @@ def plain(local: Local) -> Callable[..., jax.Array]:
     return local.value
 
 
-def _ruled(place: Place, rule: Rule) -> Callable[..., Sequence[Any]]:
+def _ruled(avals: Mapping[int, Any], place: Place, rule: Rule) -> Callable[..., Sequence[Any]]:
     operation = place.operation
     assert place.site is not None
     local = Local(
-        place.site, partial(_value, operation), partial(_slope, operation), operation.moving
+        place.site,
+        partial(_value, avals, operation),
+        partial(_slope, operation),
+        partial(_linear, avals, operation),
+        operation.moving,
+        operation.equations,
     )
     replacement = interpret.named(operation.leader, rule(local))
     return lambda *operands: [replacement(*operands)]
 
 
-def _value(operation: Operation, *operands: Any) -> Any:
-    env = dict(zip(operation.operands, operands, strict=True))
-    for e in operation.equations:
-        values = [env[a] if isinstance(a, int) else a.val for a in e.inputs]
-        env.update(zip(e.outputs, interpret.apply(e, *values), strict=True))
-    return env[operation.outputs[0]]
+def _value(avals: Mapping[int, Any], operation: Operation, *operands: Any) -> Any:
+    program = Program(operation.equations, operation.operands, operation.outputs, {}, avals)
+    steps = [_lowered(avals, e) for e in operation.equations]
+    return interpret.evaluate(program, steps, *operands)[0]
+
+
+def _linear(avals: Mapping[int, Any], operation: Operation, *operands: Any) -> Any:
+    value = partial(_value, avals, operation)
+    if operation.leader.primitive in LAYERS | {"reduce_sum", "reduce_window_sum", "cumsum"}:
+        return value(*operands)
+    moving, free = operands[: operation.moving], operands[operation.moving :]
+    origin = tuple(map(jnp.zeros_like, moving))
+    return jax.jvp(lambda *m: value(*m, *free), origin, moving)[1]
 
 
 def _slope(operation: Operation, *operands: Any) -> jax.Array:
@@ -182,14 +201,14 @@ def _slope(operation: Operation, *operands: Any) -> jax.Array:
     return slopes.slope(operation.equations, operation.operands[0], values)
 
 
-def _lowered(scope: Scope, e: Equation) -> Step:
-    fast = _lowering(scope, e)
+def _lowered(avals: Mapping[int, Any], e: Equation) -> Step:
+    fast = _lowering(avals, e)
     if fast is None:
         return interpret.step(e)
     run = interpret.named(e, fast)
     return Step(lambda *operands: [run(*operands)], e.inputs, e.outputs)
 
 
-def _lowering(scope: Scope, e: Equation) -> Callable[..., jax.Array] | None:
-    avals = [scope.program.avals[a] if isinstance(a, int) else a.aval for a in e.inputs]
-    return lower(e.primitive, e.eqn.params, *avals)
+def _lowering(avals: Mapping[int, Any], e: Equation) -> Callable[..., jax.Array] | None:
+    operands = [avals[a] if isinstance(a, int) else a.aval for a in e.inputs]
+    return lower(e.primitive, e.eqn.params, *operands)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend.core import JaxprEqn
 
-from jaxattr.tracing import elementwise, interpret
+from jaxattr.tracing import elementwise, interpret, loops
 from jaxattr.tracing.interpret import Program
 from jaxattr.tracing.kinds import Kind, Operation, operations
 
@@ -115,7 +115,12 @@ def opens_everything(eqn: JaxprEqn) -> bool:
     """
     primitives = interpret.primitives(eqn)
     small = elementwise.ELEMENTWISE | {"broadcast_in_dim"}
-    return not interpret.is_remat(eqn) and not primitives <= small and bool(primitives & _WORTH)
+    return not loops.is_remat(eqn) and not primitives <= small and bool(primitives & _WORTH)
+
+
+def opens_remat(eqn: JaxprEqn) -> bool:
+    """Look inside what is computed again in the backward pass, too."""
+    return loops.is_remat(eqn) or opens_everything(eqn)
 
 
 _WORTH = {"conv_general_dilated", "dot_general", "reduce_window_max", "reduce_window_sum"}
@@ -127,13 +132,13 @@ def _bodies(operation: Operation) -> list[tuple[Program, set[int]]]:
     (loop,) = operation.equations
     moving = set(operation.operands[: operation.moving])
     moves = [isinstance(a, int) and a in moving for a in loop.inputs]
-    programs = interpret.inner(loop, opens_everything)
+    programs = loops.inner(loop, opens_everything)
     moves = moves[1:] if loop.primitive == "cond" else moves
     if loop.primitive not in ("scan", "while"):
         return [(p, _chosen(p.inputs, moves)) for p in programs]
     body = programs[-1]
-    n = interpret.carried(loop)
-    first = interpret.constants(loop, len(body.inputs))
+    n = loops.carried(loop)
+    first = loops.constants(loop, len(body.inputs))
     if loop.primitive == "while":
         tested = len(programs[0].inputs) - n
         moves = moves[tested:]

@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxattr.tracing import interpret
+from jaxattr.tracing import interpret, loops
 from jaxattr.tracing.interpret import Equation
 
-_COMPARISONS = {
+COMPARISONS = {
     "gt": (jnp.greater, jnp.greater),
     "ge": (jnp.greater, jnp.greater_equal),
     "lt": (jnp.less, jnp.less),
     "le": (jnp.less, jnp.less_equal),
 }
-_CORNERS = {"max", "min", "clamp", "abs", "select_n", *_COMPARISONS}
+_CORNERS = {"max", "min", "clamp", "abs", "select_n", *COMPARISONS}
 
 
 class _Side(NamedTuple):
@@ -68,7 +68,7 @@ def _through(e: Equation, sides: list[_Side]) -> _Side:
     if all(s.rate is None for s in sides):
         return _Side(interpret.apply(e, *(s.value for s in sides))[0], None)
     if name in ("custom_jvp_call", "custom_vjp_call") and _piecewise(e):
-        (body,) = interpret.inner(e, opens=lambda _: True)
+        (body,) = loops.inner(e, opens=lambda _: True)
         env = dict(zip(body.inputs, sides, strict=True))
         env |= {k: _Side(v, None) for k, v in body.constants.items()}
         _run(body.equations, env)
@@ -84,16 +84,16 @@ def _through(e: Equation, sides: list[_Side]) -> _Side:
         (x,) = sides
         sign = jnp.where(x.value == 0, jnp.sign(x.rate), jnp.sign(x.value))
         return _Side(jnp.abs(x.value), sign * x.rate)
-    if name in _COMPARISONS:
+    if name in COMPARISONS:
         a, b = sides
-        strictly, tied = _COMPARISONS[name]
+        strictly, tied = COMPARISONS[name]
         equal = jnp.equal(a.value, b.value)
         beyond = tied(_rate(a), _rate(b))
         return _Side(jnp.where(equal, beyond, strictly(a.value, b.value)), jnp.zeros((), bool))
     if name == "select_n":
         which, *cases = sides
         rates = [jnp.broadcast_to(_rate(c), jnp.shape(c.value)) for c in cases]
-        pick = lambda options: interpret.apply(e, which.value, *options)[0]  # noqa: E731
+        pick = lambda options: interpret.apply(e, which.value, *options)[0]
         return _Side(pick([c.value for c in cases]), pick(_alike(rates)))
     return _smooth(e, sides)
 

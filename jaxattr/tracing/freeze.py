@@ -1,0 +1,180 @@
+"""The piecewise-linear view of a function at one input."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxattr.tracing import homogeneity, interpret, pools
+from jaxattr.tracing.kinds import Kind
+from jaxattr.tracing.rewrite import Local, Rule, UnsupportedOperation, refuse, run_scope
+from jaxattr.tracing.sites import Scope, Site, every, opens_remat, survey
+from jaxattr.tracing.transposes import linear
+from jaxattr.types import Array
+
+
+class Line(NamedTuple):
+    """An activation at one input: `slope * z + offset`, elementwise; no offset if it is zero."""
+
+    slope: Array
+    offset: Array | None
+
+
+class Frozen(NamedTuple):
+    """A network with its gates and pool selections fixed at one input `x0`.
+
+    Attributes:
+        lines: the activations, in the order in which they run.
+        sites: where they stand.
+        logits: `(x, masks=None, *, bias=True) -> f_x0(x)`: affine in `x`, multilinear in the
+            masks, which multiply the output of each activation. Without `bias` every shift is left
+            out, which leaves the part that is linear in `x`.
+        under: `(rules) -> function of x`: `f` with its pools' selections fixed, and rules for its
+            activations.
+        secants: `(x1) -> multipliers`: for each activation `delta_out / delta_in` between `x0` and
+            `x1`, its slope where `|delta_in| < 1e-6`.
+    """
+
+    lines: tuple[Line, ...]
+    sites: tuple[Site, ...]
+    logits: Callable[..., Array]
+    under: Callable[[Mapping[str, Rule]], Callable[[Array], Array]]
+    secants: Callable[[Array], list[Array]]
+
+
+def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
+    """Fix the gates of `f` and the selections of its max-pools at `x`.
+
+    A network of ReLUs and max-pools is affine around `x`; this is that affine function, for any
+    other input, and with masks behind its activations:
+
+        h_l = m_l * (slope_l * (W_l h_{l-1} + b_l) + offset_l)
+
+    with `slope = act'(z)` and `offset = act(z) - slope * z` at `x`. A smooth activation is replaced
+    by its tangent. Laws: with masks of one, `logits(x)` equals `f(x)`, and its gradient that of
+    `f`; `logits` is affine in its input, and multilinear in the masks.
+
+    Args:
+        f: images to logits, of affine layers, activations, pools and sums.
+        x: where.
+
+    Raises:
+        UnsupportedOperation: if `f` multiplies values that depend on `x`, normalises by them, or
+            has activations inside a loop: then there is no such view.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> frozen = freeze(lambda x: jax.nn.relu(x - 1), jnp.array([0.0, 3.0]))
+        >>> frozen.logits(jnp.array([5.0, 5.0])), frozen.logits(jnp.array([5.0, 5.0]), bias=False)
+        (Array([0., 4.], dtype=float32), Array([0., 5.], dtype=float32))
+    """
+    program, tree = interpret.read(f, x, opens=opens_remat)
+    scope = survey(program)
+    _refuse_loops(scope)
+    lines: dict[int, Line] = {}
+    picks: dict[int, Callable[[Array], Array]] = {}
+    sites: dict[int, Site] = {}
+
+    ends: dict[int, tuple[Array, Array]] = {}
+
+    def measure(local: Local) -> Callable[..., Array]:
+        def value(*operands: Any) -> Array:
+            position = local.site.position
+            a, slope = local.value(*operands), local.slope(*operands)
+            straight = homogeneity.homogeneous(local.equations)
+            lines[position] = Line(slope, None if straight else a - slope * operands[0])
+            sites[position], ends[position] = local.site, (operands[0], a)
+            return a
+
+        return value
+
+    def select(local: Local) -> Callable[..., Array]:
+        def value(a: Array) -> Array:
+            picks[local.site.position] = pick = _selection(local, a)
+            return pick(a)
+
+        return value
+
+    refused: dict[str, Rule] = dict.fromkeys((Kind.PRODUCT, Kind.STATISTIC, Kind.UNKNOWN), refuse)
+    run_scope(scope, {"activation": measure, "max_pool": select, **refused}, x)
+    order = sorted(lines)
+    fixed: dict[str, Rule] = {"max_pool": lambda local: picks[local.site.position], **refused}
+    unshifted: dict[str, Rule] = dict.fromkeys(
+        (Kind.AFFINE, Kind.LINEAR, Kind.SUM), lambda local: local.linear
+    )
+
+    def logits(x: Array, masks: Sequence[Array] | None = None, *, bias: bool = True) -> Array:
+        def line(local: Local) -> Callable[..., Array]:
+            slope, offset = lines[local.site.position]
+            mask = None if masks is None else masks[order.index(local.site.position)]
+
+            def value(z: Array, *_: Any) -> Array:
+                a = slope * z
+                a = a + offset if bias and offset is not None else a
+                return a if mask is None else mask * a
+
+            return value
+
+        rules = {"activation": line, **fixed} | ({} if bias else unshifted)
+        return jax.tree.unflatten(tree, run_scope(scope, rules, x))
+
+    def under(rules: Mapping[str, Rule]) -> Callable[[Array], Array]:
+        return lambda x: jax.tree.unflatten(tree, run_scope(scope, {**fixed, **rules}, x))
+
+    def secants(x1: Array) -> list[Array]:
+        found: dict[int, Array] = {}
+
+        def secant(local: Local) -> Callable[..., Array]:
+            def value(*operands: Any) -> Array:
+                position = local.site.position
+                (z0, a0), z1, a1 = ends[position], operands[0], local.value(*operands)
+                near = jnp.abs(z1 - z0) < 1e-6
+                ratio = (a1 - a0) / jnp.where(near, 1, z1 - z0)
+                found[position] = jnp.where(near, lines[position].slope, ratio)
+                return a1
+
+            return value
+
+        run_scope(scope, {"activation": secant, **refused}, x1)
+        return [found[i] for i in order]
+
+    return Frozen(
+        tuple(lines[i] for i in order), tuple(sites[i] for i in order), logits, under, secants
+    )
+
+
+def _refuse_loops(scope: Scope) -> None:
+    bent = (Kind.ACTIVATION, Kind.MAX_POOL, Kind.PRODUCT, Kind.STATISTIC)
+    for loop in (p for p in scope.places if p.operation.kind is Kind.LOOP):
+        for place in (p for inner in loop.scopes for p in every(inner)):
+            if place.site is not None and place.site.kind in bent:
+                raise UnsupportedOperation(
+                    f"`{place.site.op}` at {place.site.source} stands in a loop, where its slope "
+                    "is another in every turn: write the loop out to freeze it"
+                )
+
+
+def _selection(local: Local, a: Array) -> Callable[[Array], Array]:
+    """Return the linear map that picks what a max-pool picked of `a`, first tie first."""
+    (eqn,) = (e.eqn for e in local.equations)
+    if eqn.primitive.name == "reduce_max":
+        axes = eqn.params["axes"]
+        order = [*(i for i in range(a.ndim) if i not in axes), *axes]
+        flat = lambda a: a.transpose(order).reshape(*local.site.shape, -1)
+        winner = jax.nn.one_hot(flat(a).argmax(-1), flat(a).shape[-1], dtype=a.dtype)
+        return lambda a: (flat(a) * winner).sum(-1)
+    window = pools.window_of(eqn.params, a.shape)
+    if window is None:
+        raise UnsupportedOperation(f"cannot fix what the max-pool at {local.site.source} selects")
+    index = pools.winners(a, window)
+    pick = linear(
+        lambda index, a: pools.gather_from(index, a, window),
+        lambda index, c: pools.scatter_to(index, c, window),
+    )
+    return lambda a: pick(index, a)
+
+
+def masks_like(frozen: Frozen, value: float) -> tuple[Array, ...]:
+    """Return a mask of one value behind every activation."""
+    return tuple(jnp.full_like(line.slope, value) for line in frozen.lines)
