@@ -1,7 +1,9 @@
 """Paths and skips shared by the tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -13,3 +15,11 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the real data in {SHARED}, which is not part of the repository")
     return SHARED
+
+
+@pytest.fixture
+def unoptimized() -> Iterator[None]:
+    """Compile without optimising, twice as fast: for tests of many small programs."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

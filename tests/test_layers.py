@@ -12,6 +12,8 @@ from nets import NETS, load, plain
 from jaxattr import taps
 from jaxattr.tracing.layers import split
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 X = jax.random.normal(jax.random.key(0), (2, 3))
 
 

@@ -17,6 +17,8 @@ from jaxattr.lpr import probability
 from jaxattr.maps import unit_range
 from jaxattr.rules import gates
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 KEY = jax.random.key(0)
 
 

@@ -12,6 +12,8 @@ from precision import enable_x64
 
 from jaxattr.tracing.lowering import lower
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 

@@ -14,6 +14,8 @@ from precision import enable_x64
 
 import jaxattr
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 METHODS = {
     "saliency": jaxattr.saliency,
     "input_x_gradient": jaxattr.input_x_gradient,
@@ -125,7 +127,7 @@ def test_bad_input(method):
 
 @every_method
 def test_a_class_out_of_range_under_jit(method):
-    """Where values are unknown it gives NaN, never another class's map, and spares its neighbours."""
+    """Where values are unknown it gives NaN, never another class's map; neighbours are spared."""
     attribute, x, target = explained("vgg", method)
     attribute = jax.jit(attribute)
     right = attribute(x, target, key=KEY)

@@ -15,6 +15,8 @@ import jaxattr
 from jaxattr import maps, paths
 from jaxattr.types import Attribution, Fun
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 TOLERANCE = {"float32": 1e-5, "float64": 1e-9}
 STEPS, NOISE = 20, 0.05
 QUADRATURES = {

@@ -9,12 +9,15 @@ import pytest
 from flax import nnx
 from frameworks import FRAMEWORKS
 from jax import lax, nn
-from nets import NETS, load, plain
+from nets import NETS, Conv, Dense, Residual, load, plain
 from peers import relative_error
 from precision import enable_x64
 
 import jaxattr
 from jaxattr.rules import gates
+from jaxattr.tracing import rewrite
+
+pytestmark = pytest.mark.usefixtures("unoptimized")
 
 X = jax.random.normal(jax.random.key(0), (3, 4))
 W = jax.random.normal(jax.random.key(1), (4, 4))
@@ -164,6 +167,29 @@ def test_every_framework_has_the_same_sites(name):
         listed[label] = [s.kind for s in found if s.kind in ("activation", "max_pool", "sum")]
     assert len(listed["plain"]) >= 4
     assert all(kinds == listed["plain"] for kinds in listed.values()), listed
+
+
+def layers(net):
+    """Count the convolutions and dense layers of a network."""
+    inside = (
+        layers((*layer.main, *layer.shortcut)) for layer in net if isinstance(layer, Residual)
+    )
+    return sum(isinstance(layer, Conv | Dense) for layer in net) + sum(inside)
+
+
+@pytest.mark.parametrize("framework", ["plain", *FRAMEWORKS])
+@pytest.mark.parametrize("name", NETS)
+def test_bias_and_batch_norm_fold_into_their_layer(name, framework):
+    """Each layer is one affine operation, named after its convolution, of the same value."""
+    net, params, x, _ = load(name)
+    f = {"plain": plain, **FRAMEWORKS}[framework](net, params)
+    affine = [s for s in jaxattr.sites(f, x) if s.kind == "affine"]
+    pools = {"vgg": 0, "resnet": 1, "lite": 1}[name]  # an average's division
+    assert len(affine) - pools == layers(net)
+    if framework != "equinox":
+        assert affine[0].name.endswith(net[0].name)
+    folded = jaxattr.with_rules(f, {"affine": rewrite.plain})
+    assert relative_error(jax.jit(folded)(x), f(x)) < 1e-5
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -7,7 +7,7 @@ quadratic in features or made by an exponential or a root alone. Multiplied with
 statistic gives a feature again, as in a normalisation; so does a weighted sum.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -47,8 +47,9 @@ class Operation(NamedTuple):
 
     @property
     def leader(self) -> Equation:
-        """The equation that gives the operation its name and place."""
-        return self.equations[-1]
+        """The equation that gives the operation its name and place: its layer, if it has one."""
+        layers = (e for e in self.equations if e.primitive in LAYERS)
+        return next(layers, self.equations[-1])
 
 
 _STRUCTURES = {"reshape", "transpose", "slice", "squeeze", "broadcast_in_dim", "rev", "split"}
@@ -145,9 +146,15 @@ def _operation(
         if isinstance(a, int) and a in flow.literal and flow.made[a] not in own:
             own.add(flow.made[a])
             stack.extend(equations[flow.made[a]].inputs)
-    chosen = tuple(equations[i] for i in sorted(own))
-    made = {v for e in chosen for v in e.outputs}
-    entering = [a for e in chosen for a in e.inputs if isinstance(a, int) and a not in made]
-    operands = sorted(dict.fromkeys(entering), key=lambda a: a not in flow.moves)
-    moving = sum(a in flow.moves for a in operands)
-    return Operation(kind, chosen, tuple(operands), moving, outputs)
+    return gathered(kind, [equations[i] for i in sorted(own)], flow.moves, outputs)
+
+
+def gathered(
+    kind: Kind, equations: Sequence[Equation], moves: Container[int], outputs: tuple[int, ...]
+) -> Operation:
+    """Return equations as one operation, what depends on x first among its operands."""
+    made = {v for e in equations for v in e.outputs}
+    entering = [a for e in equations for a in e.inputs if isinstance(a, int) and a not in made]
+    operands = sorted(dict.fromkeys(entering), key=lambda a: a not in moves)
+    moving = sum(a in moves for a in operands)
+    return Operation(kind, tuple(equations), tuple(operands), moving, outputs)

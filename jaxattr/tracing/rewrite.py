@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxattr.tracing import interpret, loops, slopes
+from jaxattr.tracing import elementwise, interpret, loops, slopes
 from jaxattr.tracing.interpret import Equation, Program, Step
-from jaxattr.tracing.kinds import LAYERS, Kind, Operation
+from jaxattr.tracing.kinds import Kind, Operation
 from jaxattr.tracing.lowering import lower
 from jaxattr.tracing.sites import Place, Scope, Site, every, opens_everything, survey
 
@@ -187,13 +187,34 @@ def _value(avals: Mapping[int, Any], operation: Operation, *operands: Any) -> An
     return interpret.evaluate(program, steps, *operands)[0]
 
 
+_WITH_CONSTANTS = {"concatenate", "pad", "dynamic_update_slice", "scatter-add", "scatter_add"}
+
+
 def _linear(avals: Mapping[int, Any], operation: Operation, *operands: Any) -> Any:
-    value = partial(_value, avals, operation)
-    if operation.leader.primitive in LAYERS | {"reduce_sum", "reduce_window_sum", "cumsum"}:
-        return value(*operands)
-    moving, free = operands[: operation.moving], operands[operation.moving :]
-    origin = tuple(map(jnp.zeros_like, moving))
-    return jax.jvp(lambda *m: value(*m, *free), origin, moving)[1]
+    """Run an affine operation on changes of what moves: every shift drops out."""
+    env = dict(zip(operation.operands, operands, strict=True))
+    moves = set(operation.operands[: operation.moving])
+    for e in operation.equations:
+        values = [env[a] if isinstance(a, int) else a.val for a in e.inputs]
+        moving = [i for i, a in enumerate(e.inputs) if isinstance(a, int) and a in moves]
+        if moving and (elementwise.elementwise(e) or e.primitive in _WITH_CONSTANTS):
+            outputs = _changed(e, values, moving)
+        else:
+            outputs = _lowered(avals, e).run(*values)
+        env.update(zip(e.outputs, outputs, strict=True))
+        moves.update(e.outputs if moving else ())
+    return env[operation.outputs[0]]
+
+
+def _changed(e: Equation, values: list[Any], moving: list[int]) -> Sequence[Any]:
+    """Differentiate an equation along its moving inputs."""
+
+    def along(*moved: Any) -> Sequence[Any]:
+        full = dict(enumerate(values)) | dict(zip(moving, moved, strict=True))
+        return tuple(interpret.apply(e, *full.values()))
+
+    changes = tuple(values[i] for i in moving)
+    return jax.jvp(along, tuple(map(jnp.zeros_like, changes)), changes)[1]
 
 
 def _slope(operation: Operation, *operands: Any) -> jax.Array:

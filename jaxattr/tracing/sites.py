@@ -9,6 +9,7 @@ import jax
 from jax.extend.core import JaxprEqn
 
 from jaxattr.tracing import elementwise, interpret, loops
+from jaxattr.tracing.affine import fold
 from jaxattr.tracing.interpret import Program
 from jaxattr.tracing.kinds import Kind, Operation, operations
 
@@ -88,7 +89,7 @@ def survey(program: Program, moving: Iterable[int] | None = None) -> Scope:
 def _survey(program: Program, moving: Iterable[int], numbers: Iterator[int]) -> Scope:
     places = []
     frames = Counter(c for e in program.equations for c in e.calls)
-    for operation in operations(program, moving):
+    for operation in fold(program, operations(program, moving)):
         inner: tuple[Scope, ...] = ()
         site = None
         if operation.kind is Kind.LOOP:
