@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxattr import metrics
+from jaxattr.metrics import ground_truth
 
 
 def xml(size, *objects):
@@ -57,6 +58,14 @@ def test_a_class_counts_unless_all_its_boxes_are_flagged():
 def test_difficult_is_small_and_in_company(others, end, difficult):
     found = metrics.voc_annotation(xml((10, 10), ("cat", 0, 1, 1, 5, end), *others))
     assert found.objects[0].difficult == difficult
+
+
+def test_the_area_of_a_union_is_that_of_its_mask():
+    rng = np.random.default_rng(0)
+    for number in (1, 2, 5, 9):
+        first = rng.integers(0, 12, (number, 2))
+        boxes = np.hstack([first, first + rng.integers(1, 8, (number, 2))])
+        assert ground_truth._area(boxes) == metrics.box_masks(boxes, (20, 20)).sum()
 
 
 def test_what_is_no_annotation_is_refused():
