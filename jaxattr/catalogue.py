@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from jaxattr import backprop, cams, gradients, noise, paths
+import jaxattr
 from jaxattr.types import Attribution, Fun
 
 
@@ -54,16 +54,18 @@ _SAMPLES = "samples x the method"
 METHODS = {
     method.name: method
     for method in (
-        Method(gradients.saliency, _GRADIENT),
-        Method(gradients.input_x_gradient, _GRADIENT),
-        Method(paths.integrated_gradients, f"steps x ({_GRADIENT})"),
-        Method(backprop.guided_backprop, _GRADIENT),
-        Method(backprop.deconvnet, _GRADIENT),
-        Method(cams.grad_cam, _CAM),
-        Method(cams.guided_grad_cam, "guided_backprop + grad_cam"),
-        Method(noise.smooth, _SAMPLES, wraps=True, random=True),
-        Method(noise.smooth_squared, _SAMPLES, wraps=True, random=True),
-        Method(noise.variance, _SAMPLES, wraps=True, random=True),
+        Method(jaxattr.saliency, _GRADIENT),
+        Method(jaxattr.input_x_gradient, _GRADIENT),
+        Method(jaxattr.integrated_gradients, f"steps x ({_GRADIENT})"),
+        Method(jaxattr.guided_backprop, _GRADIENT),
+        Method(jaxattr.deconvnet, _GRADIENT),
+        Method(jaxattr.grad_cam, _CAM),
+        Method(jaxattr.guided_grad_cam, "guided_backprop + grad_cam"),
+        Method(jaxattr.dmbp, "steps x 4 forward"),
+        Method(jaxattr.lpr, "steps x 6 forward"),
+        Method(jaxattr.smooth, _SAMPLES, wraps=True, random=True),
+        Method(jaxattr.smooth_squared, _SAMPLES, wraps=True, random=True),
+        Method(jaxattr.variance, _SAMPLES, wraps=True, random=True),
     )
 }
 

@@ -63,7 +63,9 @@ def main() -> None:
     "model finds likeliest in each photograph.",
 )
 @click.option("--out", default="maps", show_default=True, help="The folder to write to.")
-@click.option("--steps", type=click.IntRange(1), help="Points on a path of integration.")
+@click.option(
+    "--steps", type=click.IntRange(1), help="Points of an integral, or steps of an optimiser."
+)
 @click.option("--samples", type=click.IntRange(1), help="Noisy copies of the photograph.")
 @click.option("--noise", type=click.FloatRange(0), help="Their noise, as a part of its range.")
 @click.option("--layer", help="The layer that Grad-CAM draws.  [default: the last]")
