@@ -109,8 +109,12 @@ def load(
         ModuleNotFoundError: If the package that carries the weights is not installed.
         OSError: If they cannot be downloaded or read.
 
-    >>> model, preprocess, classes = load("efficientnet_lite0")  # doctest: +SKIP
-    >>> logits = model(preprocess(Image.open("cat.jpg"))[None])  # doctest: +SKIP
+    Example:
+        A photograph's class::
+
+            model, preprocess, classes = load("efficientnet_lite0")
+            logits = model(preprocess(Image.open("cat.jpg"))[None])
+            print(classes[logits.argmax()])
     """
     model = skeleton(name)
     entry = find(name, weights, file=None if path is None else Path(path).name)
