@@ -71,6 +71,7 @@ def dmbp(
 
         y+ = <grad_x F+, x> (+ sum_l <grad_b_l F+, b_l>),    y- likewise,    y~ = y - y+ - y-
 
+    and `y` the logit,
     the masks `s = sigmoid(theta)` minimise `loss` for each image, by default `y- - y+ + |y~|`, and
 
         a = (grad_x F+ + grad_x F-) * x
@@ -149,15 +150,15 @@ def dmbp_decompose(
     def explain(x: Array, target: Array, key: object) -> Decomposition:
         frozen = freeze(f, x)
 
-        def scores(x: Array, masks: tuple[Array, ...] | None) -> Array:
+        def scores(x: Array, masks: tuple[Array, ...] | None, *, bias: bool) -> Array:
             logits = frozen.logits(x, masks, bias=bias)
             return (logits * one_hot(target, logits)).sum(-1)
 
         def both(x: Array, theta: tuple[Array, ...]) -> Array:
             pairs = [jnp.stack([jax.nn.sigmoid(t), jax.nn.sigmoid(-t)]) for t in theta]
-            return jax.vmap(lambda masks: scores(x, masks))(tuple(pairs))
+            return jax.vmap(lambda masks: scores(x, masks, bias=bias))(tuple(pairs))
 
-        y = scores(x, None)
+        y = scores(x, None, bias=True)
         theta, losses = minimize(
             lambda theta: loss(y, *both(x, theta)),
             parameters_like(frozen, init, per_channel=per_channel),
@@ -165,14 +166,12 @@ def dmbp_decompose(
             steps,
             progress,
         )
-        (_, pull), (_, pull_all) = (
-            jax.vjp(lambda x: both(x, theta), x),
-            jax.vjp(lambda x: scores(x, None), x),
-        )
-        one = jnp.ones_like(y)
-        plus, minus = (x * pull(jnp.stack(c))[0] for c in ((one, 0 * one), (0 * one, one)))
-        whole = x * pull_all(one)[0]
         masks = tuple(map(jax.nn.sigmoid, theta))
+
+        def part(masks: tuple[Array, ...] | None) -> Array:
+            return x * jax.grad(lambda x: scores(x, masks, bias=False).sum())(x)
+
+        plus, minus, whole = part(masks), part(tuple(1 - m for m in masks)), part(None)
         return Decomposition(plus + minus, plus, minus, whole - plus - minus, masks, losses)
 
     return attribution(f, explain)

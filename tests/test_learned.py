@@ -7,7 +7,7 @@ import optax
 import pytest
 from frameworks import FRAMEWORKS
 from nets import NETS, load, plain
-from peers import relative_error
+from peers import peer, relative_error
 from precision import enable_x64
 
 import jaxattr
@@ -114,9 +114,7 @@ def test_dmbp_equals_its_definition():
         places = activation_sites(f, x)
         theta = {s.position: jnp.zeros(s.shape, x.dtype) for s in places}
         second = {k: jnp.zeros_like(v) for k, v in theta.items()}
-        y, gradient = defined(
-            net, params, x, target, {k: jnp.ones_like(v) for k, v in theta.items()}
-        )
+        y, gradient = picked(f(x), target), jax.grad(lambda x: picked(f(x), target).sum())(x)
 
         def parts(theta):
             s = {k: jax.nn.sigmoid(v) for k, v in theta.items()}
@@ -297,3 +295,39 @@ def test_progress_is_told_and_changes_nothing(method):
     jax.effects_barrier()
     assert sorted(told) == [1, 2, 3]
     np.testing.assert_array_equal(watched, jax.jit(METHODS[method](f, steps=3))(x, target))
+
+
+LEARNED = peer("learned")
+
+
+@pytest.mark.parametrize("kind", ["image", "literal"])
+@pytest.mark.parametrize("name", ["vgg", "resnet"])
+def test_dmbp_against_double_backprop_in_torch(name, kind):
+    """25 steps: the loss curve and both parts."""
+    with enable_x64(True):
+        net, params, x, target = load(name, "float64")
+        decompose = jaxattr.dmbp_decompose(plain(net, params), steps=25, bias=kind == "literal")
+        found = jax.jit(decompose)(x, target)
+        for field in ("losses", "positive", "negative"):
+            theirs = LEARNED[f"dmbp.{name}.{kind}.{field}"]
+            assert relative_error(getattr(found, field), theirs) < 1e-6, field
+
+
+LPR_OPTIONS = {
+    "baseline": {},
+    "gate": {"baseline": False, "gate": True},
+    "free": {"baseline": False},
+}
+
+
+@pytest.mark.parametrize("kind", LPR_OPTIONS)
+@pytest.mark.parametrize("name", ["vgg", "resnet"])
+def test_lpr_against_double_backprop_in_torch(name, kind):
+    """10 steps: the loss curve and the map."""
+    with enable_x64(True):
+        net, params, x, target = load(name, "float64")
+        fit = jaxattr.lpr_fit(plain(net, params), steps=10, **LPR_OPTIONS[kind])
+        found = jax.jit(fit)(x, target)
+        for field in ("losses", "attribution"):
+            theirs = LEARNED[f"lpr.{name}.{kind}.{field}"]
+            assert relative_error(getattr(found, field), theirs) < 1e-6, field
