@@ -2,11 +2,11 @@
 
     python benchmarks/methods.py
 
-In every round each method and the forward pass are timed once, one after the other, so that
-whatever slows the machine slows them alike. Printed, as rows of a Markdown table, are medians over
-the rounds: of the time per image, and of the ratio to the forward pass of the same round. The unit
-is the forward pass with the convolutions lowered by jaxattr, as inside the methods; XLA's own is
-the first row.
+In every round each method and the forward pass are timed one after the other, for half a second or
+one call, so that whatever slows the machine slows them alike. Printed, as rows of a Markdown table,
+are medians over the rounds: of the time per image, and of the ratio to the forward pass of the same
+round. The unit is the forward pass with the convolutions lowered by jaxattr, as inside the methods;
+XLA's own is the first row.
 """
 
 import time
@@ -46,17 +46,20 @@ def programs(model: str, batch: int) -> Iterator[tuple[str, Callable]]:
         yield ", ".join([f"`{name}`", *counts]), compiled(attribute)
 
 
-def seconds(program: Callable) -> float:
-    start = time.perf_counter()
-    program()
-    return time.perf_counter() - start
+def seconds(program: Callable, least: float = 0.5) -> float:
+    """Return the mean time of as many calls as take `least` seconds."""
+    start, calls = time.perf_counter(), 0
+    while (passed := time.perf_counter() - start) < least:
+        program()
+        calls += 1
+    return passed / calls
 
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="efficientnet_lite0")
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     timed = dict(programs(options.model, options.batch))
     rounds = [{name: seconds(p) for name, p in timed.items()} for _ in range(options.rounds)]
