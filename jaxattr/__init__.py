@@ -8,6 +8,7 @@ Every method takes a classifier and returns a function that explains it:
 
 from jaxattr.backprop import deconvnet as deconvnet
 from jaxattr.backprop import guided_backprop as guided_backprop
+from jaxattr.batching import batched as batched
 from jaxattr.cams import grad_cam as grad_cam
 from jaxattr.cams import guided_grad_cam as guided_grad_cam
 from jaxattr.dmbp import dmbp as dmbp
@@ -27,4 +28,5 @@ from jaxattr.tracing.rewrite import UnsupportedOperation as UnsupportedOperation
 from jaxattr.tracing.rewrite import with_rules as with_rules
 from jaxattr.tracing.sites import sites as sites
 from jaxattr.types import Attribution as Attribution
+from jaxattr.types import Explanation as Explanation
 from jaxattr.types import Fun as Fun
