@@ -67,11 +67,12 @@ def random_convolution(seed):
     draw = np.random.default_rng(seed)
     rank = int(draw.choice([1, 2, 2, 2, 3]))
     pick = lambda *choices: tuple(int(draw.choice(choices)) for _ in range(rank))
-    kind = ("dense", "depthwise", "grouped", "pointwise")[seed % 4]
-    groups = {"dense": 1, "depthwise": 3, "grouped": 2, "pointwise": 1}[kind]
+    kind = ("dense", "depthwise", "grouped", "pointwise", "patches")[seed % 5]
+    groups = {"depthwise": 3, "grouped": 2}.get(kind, 1)
     inputs, outputs = {"depthwise": (3, 3 * int(draw.integers(1, 3)))}.get(kind, (4, 6))
-    kernel = (1,) * rank if kind == "pointwise" else pick(1, 2, 3, 4)
-    pads = (0,) if kind == "pointwise" else (-1, 0, 1, 2)
+    kernel = {"pointwise": (1,) * rank, "patches": pick(1, 2)}.get(kind, pick(1, 2, 3, 4))
+    strides = pick(2, 3) if kind == "patches" else pick(1, 1, 2, 3)
+    pads = (-1, 0, 1, 2)
     spatial = "DHW"[-rank:]
     layouts = ["".join(draw.permutation(list(c + spatial))) for c in ("NC", "IO", "NC")]
     sizes = dict(zip(spatial, pick(7, 8, 9), strict=True)) | {"N": 2, "C": inputs}
@@ -79,17 +80,17 @@ def random_convolution(seed):
     x = normal(seed, *(sizes[c] for c in layouts[0]))
     w = normal(seed + 1, *(taps[c] for c in layouts[1]))
     f = conv(
-        strides=pick(1, 1, 2, 3),
+        strides=strides,
         padding=list(zip(pick(*pads), pick(*pads), strict=True)),
         groups=groups,
         dimensions=tuple(layouts),
-        lhs_dilation=pick(1, 1, 1, 2) if kind != "pointwise" and draw.random() < 0.3 else None,
+        lhs_dilation=pick(1, 1, 1, 2) if draw.random() < 0.3 else None,
         rhs_dilation=pick(1, 1, 2),
     )
     return f, x, w
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(20))
 def test_convolutions_and_their_derivatives_are_xlas(seed):
     with enable_x64(True):
         f, x, w = random_convolution(seed)

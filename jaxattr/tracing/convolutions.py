@@ -1,13 +1,13 @@
 """Convolutions spelled as XLA's CPU backend runs them fastest, and their derivatives.
 
-With `x (N, *spatial, C)`, `w (*K, C / groups, O)`, ms for value and derivative to `x` being in
-`docs/speed.md`:
+- A 1x1 kernel is a matrix product, and so is the derivative to the input of any kernel that does
+  not overlap with itself from one position to the next.
+- A depthwise convolution is a sum of shifted views (`windows.py`).
+- The derivative to the input of any other is again a convolution: of the cotangent, dilated by the
+  strides, with the kernel reversed and transposed *as an array*. Left to dimension numbers, as JAX
+  leaves it, it falls to a naive loop inside `scan` and `map`, six to eleven times slower.
 
-- a 1x1 kernel is a matrix product;
-- a depthwise convolution is a sum of shifted views (`windows.py`);
-- the derivative to the input of any other is again a convolution, of the dilated cotangent with
-  the kernel reversed and transposed *as an array*: left to dimension numbers, as JAX does, it
-  falls to a naive loop inside `scan` and `map`, ten times slower.
+Figures are in `docs/speed.md`.
 """
 
 import math
@@ -51,22 +51,14 @@ def convolution(params: Mapping[str, Any], x: Any, w: Any) -> Spelling | None:
     settings = {k: v for k, v in params.items() if k != "out_sharding"}
     own = partial(lax.conv_general_dilated, **settings)
     y = jax.eval_shape(own, x, w)
-    sharded = params.get("out_sharding") is not None
-    if (
-        params["batch_group_count"] != 1
-        or sharded
-        or not x.dtype == w.dtype == y.dtype
-        or not y.size
-    ):
+    plain = params["batch_group_count"] == 1 and params.get("out_sharding") is None
+    if not (plain and x.dtype == w.dtype == y.dtype and y.size):
         return None
 
     # Batch, channels, *spatial and output, input, *spatial to channels last.
     lhs, rhs, out = params["dimension_numbers"]
-    order_x, order_w, order_y = (
-        (lhs[0], *lhs[2:], lhs[1]),
-        (*rhs[2:], rhs[1], rhs[0]),
-        (out[0], *out[2:], out[1]),
-    )
+    order_x, order_y = ((d[0], *d[2:], d[1]) for d in (lhs, out))
+    order_w = (*rhs[2:], rhs[1], rhs[0])
     conv = Conv(
         tuple(x.shape[i] for i in order_x),
         tuple(w.shape[i] for i in order_w),
@@ -99,45 +91,54 @@ def convolution(params: Mapping[str, Any], x: Any, w: Any) -> Spelling | None:
 
 def _spelling(conv: Conv) -> tuple[Spelling, Spelling]:
     """Return the value, of `(x, w)`, and the derivative to the input, of `(w, cotangent)`."""
-    *kernel, _, _ = conv.w
+    window, taps = _window(conv), math.prod(conv.w[:-2])
+    value, to_input = _dense, _dense_to_input
     if math.prod(conv.x_dilation) == 1:
-        if math.prod(kernel) == conv.groups == 1 and not any(map(any, conv.padding)):
-            return partial(_pointwise, conv), partial(_pointwise_to_input, conv)
-        if conv.groups == conv.x[-1] > 1 and math.prod(kernel) <= MAX_TAPS:
-            return (
-                widened(partial(_depthwise, conv)),
-                widened(partial(_depthwise_to_input, conv)),
-            )
-    return partial(_dense, conv), partial(_dense_to_input, conv)
+        if conv.groups == 1 and all((a.size - 1) * a.dilation < a.stride for a in window):
+            value, to_input = _patches if taps == 1 else _dense, _patches_to_input
+        elif conv.groups == conv.x[-1] > 1 and taps <= MAX_TAPS:
+            value, to_input = _depthwise, _depthwise_to_input
+    return partial(value, conv), partial(to_input, conv)
 
 
-def _pointwise(conv: Conv, x: Array, w: Array) -> Array:
-    x = x[(slice(None), *(slice(None, None, s) for s in conv.strides))]
-    return jnp.matmul(x, w.reshape(conv.w[-2:]), precision=conv.precision)
+def _window(conv: Conv) -> Window:
+    """Return the window of a convolution over the batch, its spatial axes and `O` channels."""
+    sizes = zip(conv.x[1:-1], conv.w[:-2], conv.strides, conv.padding, conv.w_dilation, strict=True)
+    spatial = (Axis(n, k, s, low, high, d) for n, k, s, (low, high), d in sizes)
+    return (Axis(conv.x[0]), *spatial, Axis(conv.w[-1]))
 
 
-def _pointwise_to_input(conv: Conv, w: Array, c: Array) -> Array:
+def _patches(conv: Conv, x: Array, w: Array) -> Array:
+    """Convolve, where windows do not overlap: cut the patches out, one matrix product."""
+    window = _window(conv)[1:-1]
+    pads = [(a.low, a.positions * a.stride - a.length - a.low, 0) for a in window]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
+    x = x.reshape(-1, *(n for a in window for n in (a.positions, a.stride)), conv.x[-1])
+    cells = [slice(None, (a.size - 1) * a.dilation + 1, a.dilation) for a in window]
+    x = x[(slice(None), *(i for cell in cells for i in (slice(None), cell)))]
+    last = x.ndim - 1
+    x = x.transpose(0, *range(1, last, 2), *range(2, last, 2), last)
+    x = x.reshape(-1, *(a.positions for a in window), math.prod(conv.w[:-1]))
+    return jnp.matmul(x, w.reshape(-1, conv.w[-1]), precision=conv.precision)
+
+
+def _patches_to_input(conv: Conv, w: Array, c: Array) -> Array:
     like_x = jax.ShapeDtypeStruct(conv.x, c.dtype)
-    return jax.linear_transpose(lambda x: _pointwise(conv, x, w), like_x)(c)[0]
+    return jax.linear_transpose(lambda x: _patches(conv, x, w), like_x)(c)[0]
 
 
+@widened
 def _depthwise(conv: Conv, x: Array, w: Array) -> Array:
     x = jnp.repeat(x, conv.w[-1] // conv.groups, axis=-1)
     seen = views(x, _window(conv))
     return reduce(add, (v * k for v, k in zip(seen, w.reshape(-1, conv.w[-1]), strict=True)))
 
 
+@widened
 def _depthwise_to_input(conv: Conv, w: Array, c: Array) -> Array:
     weights = w.reshape(-1, conv.w[-1])
     a = spread(lambda i, c: c * weights[i], _window(conv), c)
     return a.reshape(*conv.x, -1).sum(-1)
-
-
-def _window(conv: Conv) -> Window:
-    """Return the window of a depthwise convolution, over its `O` channels."""
-    sizes = zip(conv.x[1:-1], conv.w[:-2], conv.strides, conv.padding, conv.w_dilation, strict=True)
-    spatial = (Axis(n, k, s, low, high, d) for n, k, s, (low, high), d in sizes)
-    return (Axis(conv.x[0]), *spatial, Axis(conv.w[-1]))
 
 
 def _dense(conv: Conv, x: Array, w: Array) -> Array:

@@ -15,8 +15,9 @@ import math
 from collections.abc import Callable
 from functools import reduce
 from operator import add
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -130,11 +131,12 @@ def spread(term: Callable[..., Array], window: Window, *outputs: Array, fill: fl
 
 
 def widened(f: Callable[..., Array]) -> Callable[..., Array]:
-    """Compute a function of short floats in float32, and round once."""
+    """Compute a function of arrays of short floats in float32, and round once."""
 
-    def wide(*args: Array) -> Array:
-        dtype = args[0].dtype
-        return f(*(a.astype(jnp.promote_types(dtype, jnp.float32)) for a in args)).astype(dtype)
+    def wide(*args: Any) -> Array:
+        dtype = args[-1].dtype
+        to = jnp.promote_types(dtype, jnp.float32)
+        return f(*(a.astype(to) if isinstance(a, jax.Array) else a for a in args)).astype(dtype)
 
     return wide
 
