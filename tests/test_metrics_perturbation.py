@@ -118,7 +118,7 @@ def optimum(f, x):
 def test_insertion_by_the_true_ranking_beats_all_others():
     weights, x, target = images(1, 3, 3, 3), images(1, 3, 3, 3, seed=1), np.array([0])
     f = linear(weights)
-    game = metrics.insertion(f, step=1, baseline=jnp.zeros_like, output=metrics.activation)
+    game = jax.jit(metrics.insertion(f, step=1, baseline=jnp.zeros_like, output=metrics.activation))
     gains = np.sort(np.asarray(heatmap(optimum(f, x))).ravel())[::-1]
     best = game(x, target, optimum(f, x))
     np.testing.assert_allclose(best.curve[0], np.cumsum([0, *gains]), atol=1e-5)
@@ -163,8 +163,8 @@ def test_ties_fall_in_reading_order():
 def test_deletion_is_insertion_backwards():
     x, target, a = images(2, 4, 6, 3), np.array([0, 2]), images(2, 4, 6, seed=1)
     f = lambda x: jnp.tanh(x).sum((1, 2)) ** 2
-    removed = metrics.deletion(f, step=4)(x, target, a)
-    added = metrics.insertion(f, step=4, baseline=jnp.zeros_like)(x, target, -a)
+    removed = jax.jit(metrics.deletion(f, step=4))(x, target, a)
+    added = jax.jit(metrics.insertion(f, step=4, baseline=jnp.zeros_like))(x, target, -a)
     np.testing.assert_allclose(removed.curve, added.curve[:, ::-1], rtol=1e-5)
     np.testing.assert_allclose(removed.score, added.score, rtol=1e-5)
 
@@ -285,7 +285,7 @@ def test_morf_of_a_linear_logit():
 def test_lerf_is_morf_of_the_negated_map():
     x, target, a = images(2, 6, 6, 3) + 1, np.array([0, 2]), images(2, 6, 6, 3, seed=1)
     f = lambda x: jnp.tanh(x).sum((1, 2))
-    ours, theirs = metrics.lerf(f, fraction=0.5), metrics.morf(f, fraction=0.5)
+    ours, theirs = (jax.jit(game(f, fraction=0.5)) for game in (metrics.lerf, metrics.morf))
     np.testing.assert_array_equal(ours(x, target, a).curve, theirs(x, target, -a).curve)
 
 

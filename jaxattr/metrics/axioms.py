@@ -146,12 +146,12 @@ def infidelity(
         def taken(key: Key) -> Array:
             return jax.vmap(lambda image: draw(key, image))(x)
 
-        def read(logits: Array) -> Array:
-            return activation(logits, target)
+        def read(logits: Array, key: Key) -> tuple[Array, Array]:
+            told = (taken(key) * a).sum((1, 2, 3))
+            return activation(logits, target), told.astype(logits.dtype)
 
-        whole = activation(with_rules(f, {})(x), target)[:, None]
-        seen = whole - answers(f, lambda key: x - taken(key), keys, read, chunk=chunk)
-        told = lax.map(lambda key: (taken(key) * a).sum((1, 2, 3)), keys).T.astype(seen.dtype)
+        left, told = answers(f, lambda key: x - taken(key), keys, read, chunk=chunk)
+        seen = activation(with_rules(f, {})(x), target)[:, None] - left
         power = (told**2).mean(1)
         best = (told * seen).mean(1) / jnp.where(power > 0, power, 1)
         beta = best if rescale else jnp.ones_like(best)

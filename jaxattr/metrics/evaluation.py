@@ -1,7 +1,7 @@
 """A model's answers to many variants of each image, in memory that does not grow with them."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -46,10 +46,10 @@ def answers(
     f: Fun,
     variant: Callable[[Array], Array],
     numbers: Array,
-    read: Callable[[Array], Array],
+    read: Callable[[Array, Array], Any],
     *,
     chunk: int,
-) -> Array:
+) -> Any:
     """Evaluate a model on variants of a batch of images, a chunk of them after another.
 
     `f` is read and lowered by `with_rules`, and is traced once. Chunks are made about equal, so
@@ -59,11 +59,12 @@ def answers(
         f: the model.
         variant: one of `numbers` to the images `(B, H, W, C)` that it stands for.
         numbers: what tells the variants apart, `(n,)`.
-        read: logits `(B, K)` to what is kept of them, `(B,)`.
+        read: logits `(B, K)`, in at least float32, and the variant's number to what is kept of
+            them, a pytree of `(B,)`.
         chunk: how many variants of each image are evaluated at once, at most.
 
     Returns:
-        `(B, n)`, in at least float32.
+        The pytree with `(B, n)` for each `(B,)`.
     """
     n = numbers.shape[0]
     turns = -(-n // chunk)
@@ -71,11 +72,11 @@ def answers(
     order = jnp.minimum(jnp.arange(turns * size), n - 1).reshape(turns, size)
     lowered = with_rules(f, {})
 
-    def turn(numbers: Array) -> Array:
+    def turn(numbers: Array) -> Any:
         images = jax.vmap(variant)(numbers)
         logits = lowered(images.reshape(-1, *images.shape[2:]))
         wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        return jax.vmap(read)(wide.reshape(*images.shape[:2], -1))
+        return jax.vmap(read)(wide.reshape(*images.shape[:2], -1), numbers)
 
     values = lax.map(turn, numbers[order])
-    return values.reshape(turns * size, -1)[:n].T
+    return jax.tree.map(lambda a: a.reshape(turns * size, -1)[:n].T, values)

@@ -56,7 +56,7 @@ def perturbation(
         def variant(count: Array) -> Array:
             return jnp.where(ranks < count, end, start)
 
-        def read(logits: Array) -> Array:
+        def read(logits: Array, count: Array) -> Array:
             return output(logits, target)
 
         curve = change(answers(f, variant, jnp.asarray(changed), read, chunk=chunk))
