@@ -243,7 +243,7 @@ def test_lpr_equals_its_definition(options):
         {"score": probability},
         {"optimizer": optax.sgd(1.0)},
     ],
-    ids=str,
+    ids=lambda options: next(iter(options)),
 )
 def test_lpr_options(options):
     net, params, x, target = load("resnet")

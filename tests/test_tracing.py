@@ -208,3 +208,16 @@ def test_training_mode_is_an_error():
     norm = nnx.BatchNorm(4, rngs=nnx.Rngs(0))
     with pytest.raises(Exception, match=r"(?i)trace|mutate"):
         jaxattr.with_rules(lambda x: norm(x), {})(X)
+
+
+@pytest.mark.parametrize("rules", [{}, {"activation": gates.guided}], ids=["none", "guided"])
+def test_reading_twice_is_reading_once(rules):
+    """A function that was read and lowered is read again like any other."""
+    net, params, x, _ = load("lite")
+    f = plain(net, params)
+    once, twice = jaxattr.with_rules(f, rules), jaxattr.with_rules(jaxattr.with_rules(f, {}), rules)
+    kinds = lambda f: [s.kind for s in jaxattr.sites(f, x)]
+    assert kinds(jaxattr.with_rules(f, {})) == kinds(f)
+    gradient = lambda f: jax.jit(jax.grad(lambda x: (f(x) * jnp.arange(5)).sum()))(x)
+    assert relative_error(gradient(twice), gradient(once)) < 1e-5
+    assert " conditional(" not in jax.jit(twice).lower(x).compile().as_text()

@@ -116,9 +116,11 @@ def flatten(jaxpr: Jaxpr, consts: Sequence[Any], opens: Opens) -> Program:
             inputs = tuple(map(atom, eqn.invars))
             inner = stack + eqn.source_info.name_stack
             name = eqn.primitive.name
-            if name in _CALLS or (name in _DERIVATIVES | REMAT and opens(eqn)):
-                (body, body_consts) = opened(bodies(eqn)[0])
-                env_ = dict(zip(body.invars, inputs, strict=True)) | known(body, body_consts)
+            platforms = _platforms(eqn)
+            if name in _CALLS or platforms or (name in _DERIVATIVES | REMAT and opens(eqn)):
+                body, body_consts = opened(bodies(eqn)[platforms.index(None) if platforms else 0])
+                arguments = inputs[1:] if platforms else inputs
+                env_ = dict(zip(body.invars, arguments, strict=True)) | known(body, body_consts)
                 call = (next(serials), called(eqn))
                 library = origin or (eqn if _framework(_defined(body)) else None)
                 results = visit(body, env_, (*calls, call), inner, library)
@@ -213,6 +215,15 @@ def called(eqn: JaxprEqn) -> str:
 @functools.cache
 def _empty() -> Jaxpr:
     return jax.make_jaxpr(lambda: ())().jaxpr
+
+
+def _platforms(eqn: JaxprEqn) -> tuple[Any, ...]:
+    """Return the platforms of a `lax.platform_dependent` that has a default, or nothing.
+
+    The default is what it means; other branches say the same in another way, as our own do.
+    """
+    platforms = eqn.params.get("branches_platforms") or ()
+    return platforms if None in platforms else ()
 
 
 def _source(eqn: JaxprEqn) -> str:
