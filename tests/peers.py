@@ -12,8 +12,8 @@ def peer(file: str) -> dict[str, np.ndarray]:
     """Read `reference/peers_{file}.npz`: maps as `(..., H, W, C)`, weights as torch's."""
     with np.load(REFERENCE / f"peers_{file}.npz") as arrays:
         return {
-            name: np.moveaxis(array, -3, -1) if array.ndim >= 4 and not name.startswith("net.") else array
-            for name, array in arrays.items()
+            name: np.moveaxis(a, -3, -1) if a.ndim >= 4 and not name.startswith("net.") else a
+            for name, a in arrays.items()
         }
 
 

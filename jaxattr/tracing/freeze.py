@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxattr.tracing import homogeneity, interpret, pools
+from jaxattr.tracing import homogeneity, interpret
 from jaxattr.tracing.kinds import Kind
+from jaxattr.tracing.lowering import pools
+from jaxattr.tracing.lowering.transposes import linear
 from jaxattr.tracing.rewrite import Local, Rule, UnsupportedOperation, refuse, run_scope
 from jaxattr.tracing.sites import Scope, Site, every, opens_remat, survey
-from jaxattr.tracing.transposes import linear
 from jaxattr.types import Array
 
 

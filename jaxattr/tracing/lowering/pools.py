@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxattr.tracing.transposes import linear, on_cpu
-from jaxattr.tracing.windows import MAX_TAPS, Axis, Window, spread, taps, views, widened
+from jaxattr.tracing.lowering.transposes import linear, on_cpu
+from jaxattr.tracing.lowering.windows import MAX_TAPS, Axis, Window, spread, taps, views, widened
 from jaxattr.types import Array
 
 

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxattr.tracing.transposes import bilinear, on_cpu
-from jaxattr.tracing.windows import MAX_TAPS, Axis, Window, spread, views, widened
+from jaxattr.tracing.lowering.transposes import bilinear, on_cpu
+from jaxattr.tracing.lowering.windows import MAX_TAPS, Axis, Window, spread, views, widened
 from jaxattr.types import Array
 
 Spelling = Callable[[Array, Array], Array]

@@ -11,8 +11,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxattr.tracing.convolutions import convolution
-from jaxattr.tracing.pools import max_pool, sum_pool
+from jaxattr.tracing.lowering.convolutions import convolution
+from jaxattr.tracing.lowering.pools import max_pool, sum_pool
 from jaxattr.types import Array
 
 _SPELLINGS = {
