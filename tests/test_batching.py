@@ -1,5 +1,6 @@
 """A batch in pieces gets the same maps."""
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -26,8 +27,7 @@ def test_all_fields():
     net, params, x, target = load("vgg")
     decompose = jaxattr.dmbp_decompose(plain(net, params), steps=2)
     whole, pieces = (jax.jit(d)(x, target) for d in (decompose, jaxattr.batched(decompose, 2)))
-    for a, b in zip(jax.tree.leaves(pieces), jax.tree.leaves(whole), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    chex.assert_trees_all_close(pieces, whole, rtol=1e-3, atol=1e-5)
 
 
 def test_memory_is_that_of_one_piece():

@@ -3,6 +3,7 @@
 import inspect
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -176,20 +177,21 @@ def test_guided_methods_need_an_activation():
             method(f)(x, target)
 
 
-def test_the_classifier_is_traced_a_fixed_number_of_times():
+@pytest.mark.parametrize("count", [4, 40])
+@pytest.mark.parametrize(
+    ("method", "traces"),
+    [
+        (lambda n: jaxattr.guided_backprop, 2),
+        (lambda n: partial(jaxattr.integrated_gradients, steps=n), 3),
+        (lambda n: lambda f: jaxattr.smooth(jaxattr.saliency(f), samples=n), 5),
+        (lambda n: partial(jaxattr.dmbp, steps=n), 2),
+    ],
+    ids=["guided_backprop", "integrated_gradients", "smooth", "dmbp"],
+)
+def test_the_classifier_is_traced_a_fixed_number_of_times(method, traces, count):
     """No loop over steps or samples in Python."""
     net, params, x, target = load("vgg")
-
-    def traces(method):
-        count = []
-        f = plain(net, params)
-        jax.jit(method(lambda x: count.append(1) or f(x)))(x, target, key=KEY)
-        return len(count)
-
-    ig, sg = (
-        jaxattr.integrated_gradients,
-        lambda n: lambda f: jaxattr.smooth(jaxattr.saliency(f), samples=n),
-    )
-    assert traces(partial(ig, steps=4)) == traces(partial(ig, steps=40)) <= 4
-    assert traces(sg(4)) == traces(sg(40)) <= 6
-    assert traces(jaxattr.guided_backprop) <= 2
+    f = plain(net, params)
+    chex.clear_trace_counter()
+    counted = chex.assert_max_traces(lambda x: f(x), traces)
+    jax.jit(method(count)(counted))(x, target, key=KEY)
