@@ -13,7 +13,7 @@ compared, too.
 
 Needs torch and torchvision; what else is missing is left out. Keep the machine to yourself, or
 compare on one core (`taskset --cpu-list 0 python ...`): where other work holds a core, torch's
-threads wait for each other, and its forward passes take up to ten times as long. One image, on one
+threads wait for each other, and its forward passes took four times as long. One image, on one
 core:
 
     |                                | s per image | forward passes' time |
