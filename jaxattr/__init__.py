@@ -6,6 +6,7 @@ Every method takes a classifier and returns a function that explains it:
     maps = jax.jit(attribute)(x, target)  # target: classes (B,)
 """
 
+from jaxattr import metrics as metrics
 from jaxattr.backprop import deconvnet as deconvnet
 from jaxattr.backprop import guided_backprop as guided_backprop
 from jaxattr.batching import batched as batched
