@@ -44,7 +44,7 @@ def slope(equations: Sequence[Equation], z: int, values: dict[int, Any]) -> jax.
         return _beside(equations, z, values, 1.0)
     right = _beside(equations, z, values, 1.0)
     left = -_beside(equations, z, values, -1.0)
-    return jnp.where(jnp.abs(left) <= jnp.abs(right), left, right)
+    return jnp.where(jnp.abs(left) < jnp.abs(right), left, right)
 
 
 def _beside(
