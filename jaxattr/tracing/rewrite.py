@@ -62,7 +62,8 @@ def with_rules(
         needs: kinds of which `f` must contain at least one.
 
     Returns:
-        A function to transform like any other: `jit`, `vmap`, `grad`, `vjp`.
+        A function to transform like any other: `jit`, `vmap`, `grad`, `vjp`, to any order. A rule
+        is a reverse rule: forward mode (`jax.jvp`, `jax.jacfwd`) is not defined.
 
     Raises:
         UnsupportedOperation: if there are rules, and `f` contains an operation of unknown kind
