@@ -1,14 +1,14 @@
 """DMBP: masks in the backward pass that part a network into evidence for, against, and neither."""
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxattr.learning import Progress, minimize, parameters_like
-from jaxattr.targets import attribution, one_hot
+from jaxattr.targets import attribution, one_hot, same_options
 from jaxattr.tracing.freeze import freeze
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
@@ -51,7 +51,7 @@ class Decomposition(NamedTuple):
     losses: Array
 
 
-def dmbp(
+def dmbp_decompose(
     f: Fun,
     *,
     steps: int = 200,
@@ -62,7 +62,43 @@ def dmbp(
     per_channel: bool = False,
     optimizer: optax.GradientTransformation | None = None,
     progress: Progress | None = None,
-) -> Attribution:
+) -> Explanation[Decomposition]:
+    """Return all that `dmbp` finds, by the same options: `(x, target) -> Decomposition`."""
+    if optimizer is None:
+        optimizer = optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
+
+    def explain(x: Array, target: Array, key: object) -> Decomposition:
+        frozen = freeze(f, x)
+
+        def scores(x: Array, masks: tuple[Array, ...] | None, *, bias: bool) -> Array:
+            logits = frozen.logits(x, masks, bias=bias)
+            return (logits * one_hot(target, logits)).sum(-1)
+
+        def both(x: Array, theta: tuple[Array, ...]) -> Array:
+            pairs = [jnp.stack([jax.nn.sigmoid(t), jax.nn.sigmoid(-t)]) for t in theta]
+            return jax.vmap(lambda masks: scores(x, masks, bias=bias))(tuple(pairs))
+
+        y = scores(x, None, bias=True)
+        theta, losses = minimize(
+            lambda theta: loss(y, *both(x, theta)),
+            parameters_like(frozen, init, per_channel=per_channel),
+            optimizer,
+            steps,
+            progress,
+        )
+        masks = tuple(map(jax.nn.sigmoid, theta))
+
+        def part(masks: tuple[Array, ...] | None) -> Array:
+            return x * jax.grad(lambda x: scores(x, masks, bias=False).sum())(x)
+
+        plus, minus, whole = part(masks), part(tuple(1 - m for m in masks)), part(None)
+        return Decomposition(plus + minus, plus, minus, whole - plus - minus, masks, losses)
+
+    return attribution(f, explain)
+
+
+@same_options(dmbp_decompose)
+def dmbp(f: Fun, **options: Any) -> Attribution:
     """Attribute by disentangled masked backpropagation.
 
     Around `x` a network of ReLUs is linear. A mask `s_l` in [0, 1] behind every activation `l`
@@ -117,61 +153,5 @@ def dmbp(
     Differs from the paper in counting image terms only; `bias=True` counts all. The authors have
     published no code.
     """
-    decompose = dmbp_decompose(
-        f,
-        steps=steps,
-        learning_rate=learning_rate,
-        loss=loss,
-        bias=bias,
-        init=init,
-        per_channel=per_channel,
-        optimizer=optimizer,
-        progress=progress,
-    )
-    return lambda x, target, *, key=None: decompose(x, target).attribution
-
-
-def dmbp_decompose(
-    f: Fun,
-    *,
-    steps: int = 200,
-    learning_rate: float = 0.01,
-    loss: Loss = disentangling,
-    bias: bool = False,
-    init: float = 0.0,
-    per_channel: bool = False,
-    optimizer: optax.GradientTransformation | None = None,
-    progress: Progress | None = None,
-) -> Explanation[Decomposition]:
-    """Return all that `dmbp` finds, by the same options: `(x, target) -> Decomposition`."""
-    if optimizer is None:
-        optimizer = optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
-
-    def explain(x: Array, target: Array, key: object) -> Decomposition:
-        frozen = freeze(f, x)
-
-        def scores(x: Array, masks: tuple[Array, ...] | None, *, bias: bool) -> Array:
-            logits = frozen.logits(x, masks, bias=bias)
-            return (logits * one_hot(target, logits)).sum(-1)
-
-        def both(x: Array, theta: tuple[Array, ...]) -> Array:
-            pairs = [jnp.stack([jax.nn.sigmoid(t), jax.nn.sigmoid(-t)]) for t in theta]
-            return jax.vmap(lambda masks: scores(x, masks, bias=bias))(tuple(pairs))
-
-        y = scores(x, None, bias=True)
-        theta, losses = minimize(
-            lambda theta: loss(y, *both(x, theta)),
-            parameters_like(frozen, init, per_channel=per_channel),
-            optimizer,
-            steps,
-            progress,
-        )
-        masks = tuple(map(jax.nn.sigmoid, theta))
-
-        def part(masks: tuple[Array, ...] | None) -> Array:
-            return x * jax.grad(lambda x: scores(x, masks, bias=False).sum())(x)
-
-        plus, minus, whole = part(masks), part(tuple(1 - m for m in masks)), part(None)
-        return Decomposition(plus + minus, plus, minus, whole - plus - minus, masks, losses)
-
-    return attribution(f, explain)
+    explain = dmbp_decompose(f, **options)
+    return lambda x, target, *, key=None: explain(x, target).attribution

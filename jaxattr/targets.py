@@ -1,7 +1,8 @@
 """What every attribution method does with its images and classes."""
 
+import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jax.core import Tracer
 
 from jaxattr.types import Array, Explanation, Fun, Key
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -39,6 +41,18 @@ def attribution(f: Fun, explain: Callable[[Array, Array, Any], T]) -> Explanatio
         return jax.tree.map(known_class, explain(x, target, key))
 
     return attribute
+
+
+def same_options(other: Callable[P, Any]) -> Callable[[Callable[..., T]], Callable[P, T]]:
+    """Give a function that hands its arguments on the signature of the one that takes them."""
+
+    def decorate(function: Callable[..., T]) -> Callable[P, T]:
+        signature = inspect.signature(other)
+        returned = inspect.signature(function).return_annotation
+        function.__signature__ = signature.replace(return_annotation=returned)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
 
 
 def class_gradient(f: Fun, x: Array, target: Array) -> Array:
