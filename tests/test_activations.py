@@ -10,7 +10,7 @@ from nets import RELU6S, RELUS
 
 import jaxattr
 from jaxattr.rules import gates
-from jaxattr.tracing.rewrite import Local
+from jaxattr.tracing.rewrite import Local, plain
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 
@@ -201,6 +201,13 @@ def test_the_unknown_is_refused(f):
     with pytest.raises(jaxattr.UnsupportedOperation, match="depends on the image"):
         jaxattr.with_rules(both, {"activation": gates.guided})(KINKS)
     np.testing.assert_allclose(jaxattr.with_rules(both, {})(KINKS), both(KINKS))
+
+
+def test_the_unknown_can_be_passed_over():
+    """By a rule that keeps an operation's own derivative, of several outputs too."""
+    f = lambda x: nn.relu(jax.lax.top_k(x, 3)[0] - 1).sum()
+    ruled = jaxattr.with_rules(f, {"activation": gates.guided, "unknown": plain})
+    np.testing.assert_array_equal(jax.grad(ruled)(KINKS), jnp.sort(KINKS) >= 3)
 
 
 def test_refusal_names_place_and_line():

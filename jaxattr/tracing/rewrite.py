@@ -179,13 +179,16 @@ def _ruled(avals: Mapping[int, Any], place: Place, rule: Rule) -> Callable[..., 
         operation.equations,
     )
     replacement = interpret.named(operation.leader, rule(local))
-    return lambda *operands: [replacement(*operands)]
+    if len(operation.outputs) == 1:
+        return lambda *operands: [replacement(*operands)]
+    return replacement
 
 
 def _value(avals: Mapping[int, Any], operation: Operation, *operands: Any) -> Any:
     program = Program(operation.equations, operation.operands, operation.outputs, {}, avals)
     steps = [_lowered(avals, e) for e in operation.equations]
-    return interpret.evaluate(program, steps, *operands)[0]
+    outputs = interpret.evaluate(program, steps, *operands)
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
 _WITH_CONSTANTS = {"concatenate", "pad", "dynamic_update_slice", "scatter-add", "scatter_add"}
