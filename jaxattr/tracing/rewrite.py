@@ -89,7 +89,7 @@ def with_rules(
                 f"the function has no {' or '.join(missing)} that depends on its argument, so the "
                 f"rules would change nothing; it has: {kinds}"
             )
-        outputs = run_scope(scope, rules, *jax.tree.leaves(x))
+        outputs = run_scope(scope, rules, *map(jnp.asarray, jax.tree.leaves(x)))
         return jax.tree.unflatten(tree, outputs)
 
     return ruled
