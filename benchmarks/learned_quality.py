@@ -1,6 +1,6 @@
 """Do DMBP and LPR rank pixels better than the plain methods, and which reading of them is best?
 
-    python benchmarks/learned_quality.py DATA [--network cifar_resnet20] [--images 100] [--only X]
+    python benchmarks/learned_quality.py DATA [--network cifar_resnet20] [--images 100] [--only X,Y]
 
 DATA is as for `accuracy.py`. Of every method: insertion (area under the curve of the true class's
 probability, 33 points; the blurred start as RISE has it) with the channels of a pixel summed, their
@@ -17,17 +17,89 @@ from itertools import islice
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from accuracy import cifar10, photographs
 from tqdm import tqdm
 
 import jaxattr
 from jaxattr import metrics
-from jaxattr.dmbp import positive, positive_negative
-from jaxattr.lpr import probability
+from jaxattr.dmbp import Decomposition, disentangling, positive, positive_negative
+from jaxattr.learning import minimize, parameters_like
+from jaxattr.scores import probability
 from jaxattr.models import load
+from jaxattr.targets import one_hot
 
 dmbp, lpr = jaxattr.dmbp, jaxattr.lpr
+
+
+def purity(y: jax.Array, plus: jax.Array, minus: jax.Array) -> jax.Array:
+    """Bound both terms: the parts by their sizes, the nuisance by the logit."""
+    size = jnp.abs(plus) + jnp.abs(minus)
+    return (minus - plus) / size + jnp.abs(y - plus - minus) / jnp.abs(y)
+
+
+def logarithmic(y: jax.Array, plus: jax.Array, minus: jax.Array) -> jax.Array:
+    """Let no part outgrow the others."""
+    return jnp.arcsinh(minus) - jnp.arcsinh(plus) + jnp.arcsinh(jnp.abs(y - plus - minus))
+
+
+def saturating(y: jax.Array, plus: jax.Array, minus: jax.Array) -> jax.Array:
+    """Reward a part only up to the size of the logit."""
+    size = jnp.abs(y)
+    gain = jnp.maximum(minus, -size) - jnp.minimum(plus, size)
+    return gain + jnp.abs(y - plus - minus)
+
+
+def summed(part: Callable[[Decomposition], jax.Array], **options: object) -> Callable:
+    """Make a method of another part of DMBP's decomposition."""
+
+    def make(f: Callable) -> Callable:
+        explain = jaxattr.dmbp_decompose(f, **options)
+        return lambda x, target, *, key=None: part(explain(x, target))
+
+    return make
+
+
+def masked(
+    steps: int = 50,
+    *,
+    scale: float = 1.0,
+    carries: Callable[[int, int], bool] = lambda i, n: True,
+    learning_rate: float = 0.01,
+) -> Callable:
+    """Make DMBP with masks `scale * sigmoid(theta)`, behind some of the activations only."""
+
+    def make(f: Callable) -> Callable:
+        def attribute(x: jax.Array, target: jax.Array, *, key: object = None) -> jax.Array:
+            frozen = jaxattr.freeze(f, x)
+            count = len(frozen.lines)
+
+            def score(x: jax.Array, masks: tuple, *, bias: bool = False) -> jax.Array:
+                logits = frozen.logits(x, masks, bias=bias)
+                return (logits * one_hot(target, logits)).sum(-1)
+
+            def masks(theta: tuple, sign: int) -> tuple:
+                return tuple(
+                    scale * jax.nn.sigmoid(sign * t) if carries(i, count) else jnp.ones_like(t)
+                    for i, t in enumerate(theta)
+                )
+
+            y = score(x, masks(parameters_like(frozen, 50.0, per_channel=False), 1), bias=True)
+            y = y if scale == 1 else (f(x) * one_hot(target, f(x))).sum(-1)
+            loss = lambda theta: disentangling(
+                y, *(score(x, masks(theta, sign)) for sign in (1, -1))
+            )
+            rms = optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
+            start = parameters_like(frozen, 0.0, per_channel=False)
+            theta, _ = minimize(loss, start, rms, steps)
+            part = lambda sign: jax.grad(lambda x: score(x, masks(theta, sign)).sum())(x)
+            return x * (part(1) + part(-1))
+
+        return attribute
+
+    return make
 
 
 def times_image(method: Callable) -> Callable:
@@ -58,6 +130,27 @@ METHODS = {
     "DMBP, masks per channel, 50 steps": partial(dmbp, steps=50, per_channel=True),
     "DMBP, initial theta 2, 50 steps": partial(dmbp, steps=50, init=2.0),
     "DMBP, learning rate 0.04, 50 steps": partial(dmbp, steps=50, learning_rate=0.04),
+    "DMBP, learning rate 0.04, 10 steps": partial(dmbp, steps=10, learning_rate=0.04),
+    "DMBP, learning rate 0.04, 200 steps": partial(dmbp, learning_rate=0.04),
+    "DMBP, eps 1e-16, 50 steps": partial(
+        dmbp, steps=50, optimizer=optax.rmsprop(0.01, decay=0.99, eps=1e-16, eps_in_sqrt=False)
+    ),
+    "DMBP, RMSProp decay 0.9, 50 steps": partial(
+        dmbp, steps=50, optimizer=optax.rmsprop(0.01, decay=0.9, eps=1e-8, eps_in_sqrt=False)
+    ),
+    "DMBP, Adam 0.1, 10 steps": partial(dmbp, steps=10, optimizer=optax.adam(0.1)),
+    "DMBP, Adam 0.1, 50 steps": partial(dmbp, steps=50, optimizer=optax.adam(0.1)),
+    "DMBP, positive part only, 50 steps": summed(lambda d: d.positive, steps=50),
+    "DMBP, positive minus negative part, 50 steps": summed(
+        lambda d: d.positive - d.negative, steps=50
+    ),
+    "DMBP, bounded by purity, 50 steps": partial(dmbp, steps=50, loss=purity),
+    "DMBP, logarithmic, 50 steps": partial(dmbp, steps=50, loss=logarithmic),
+    "DMBP, saturating, 50 steps": partial(dmbp, steps=50, loss=saturating),
+    "DMBP, masks twice the sigmoid, 50 steps": masked(scale=2.0),
+    "DMBP, masks behind the first half, 50 steps": masked(carries=lambda i, n: i < n / 2),
+    "DMBP, masks behind the last half, 50 steps": masked(carries=lambda i, n: i >= n / 2),
+    "DMBP, masks behind every other activation, 50 steps": masked(carries=lambda i, n: i % 2 == 0),
     "LPR": lpr,
     "LPR, 15 steps": partial(lpr, steps=15),
     "LPR, probability": partial(lpr, score=probability),
@@ -76,7 +169,7 @@ def main() -> None:
     parser.add_argument("--network", default="cifar_resnet20")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--batch", type=int, default=25)
-    parser.add_argument("--only", help="methods whose names contain this")
+    parser.add_argument("--only", help="methods whose names contain one of these")
     options = parser.parse_args()
     cifar = options.network.startswith("cifar")
     files = sorted((options.data / "cifar_resnets").glob(f"{options.network[6:]}-*.th"))
@@ -97,7 +190,7 @@ def main() -> None:
     print(f"{options.network}, {len(x)} images")
     print("| | insertion: sum | positive | magnitude | MoRF | LeRF |\n|---|---|---|---|---|---|")
     for name, make in METHODS.items():
-        if options.only and options.only not in name:
+        if options.only and not any(part in name for part in options.only.split(",")):
             continue
         run = jax.jit(partial(scores, make))
         batches = range(0, len(x), options.batch)
