@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jaxattr
-from jaxattr.types import Attribution, Fun
+from jaxattr.types import Array, Attribution, Explanation, Fun, Key
 
 
 class Method(NamedTuple):
@@ -17,12 +17,16 @@ class Method(NamedTuple):
         cost: the passes through the network that one map takes.
         wraps: whether it is made of another attribution.
         random: whether it draws random numbers, so that it needs a key.
+        decompose: its sibling that tells more, if the parts of it are worth a panel of their own.
+        parts: their names in what `decompose` returns.
     """
 
     function: Callable[..., Attribution]
     cost: str
     wraps: bool = False
     random: bool = False
+    decompose: Callable[..., Explanation[Any]] | None = None
+    parts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -61,7 +65,12 @@ METHODS = {
         Method(jaxattr.deconvnet, _GRADIENT),
         Method(jaxattr.grad_cam, _CAM),
         Method(jaxattr.guided_grad_cam, "guided_backprop + grad_cam"),
-        Method(jaxattr.dmbp, "steps x (2 forward, 2 backward)"),
+        Method(
+            jaxattr.dmbp,
+            "steps x (2 forward, 2 backward)",
+            decompose=jaxattr.dmbp_decompose,
+            parts=("positive", "negative"),
+        ),
         Method(jaxattr.lpr, "steps x (2 forward, 4 backward)"),
         Method(jaxattr.smooth, _SAMPLES, wraps=True, random=True),
         Method(jaxattr.smooth_squared, _SAMPLES, wraps=True, random=True),
@@ -123,3 +132,38 @@ def build(chain: Sequence[Method], f: Fun, **options: Any) -> Attribution:
         known = {k: v for k, v in options.items() if k in method.options}
         made = method.function(made, **known)
     return made
+
+
+def panels(name: str) -> list[str]:
+    """Return the titles of what `explain` gives for a method: its own, then its parts'.
+
+    Example:
+        >>> panels("dmbp"), panels("smooth:dmbp")
+        (['dmbp', 'dmbp.positive', 'dmbp.negative'], ['smooth:dmbp'])
+    """
+    method, *inner = find(name)
+    return [name, *(f"{name}.{part}" for part in method.parts if not inner)]
+
+
+def explain(
+    chain: Sequence[Method], f: Fun, x: Array, target: Array, key: Key, **options: Any
+) -> list[Array]:
+    """Explain images by what `find` found, and by the parts of it that are worth a panel.
+
+    Args:
+        chain: methods, the outermost first.
+        f: images `(B, H, W, C)` to logits `(B, K)`.
+        x: the images.
+        target: their classes, `(B,)`.
+        key: for the methods that draw random numbers.
+        **options: as for `build`.
+
+    Returns:
+        Maps, one for each of `panels`.
+    """
+    method, *inner = chain
+    if inner or method.decompose is None:
+        return [build(chain, f, **options)(x, target, key=key)]
+    known = {k: v for k, v in options.items() if k in method.options}
+    found = method.decompose(f, **known)(x, target, key=key)
+    return [found.attribution, *(getattr(found, part) for part in method.parts)]

@@ -93,7 +93,8 @@ def explain(
 
     An IMAGE is a file, or a photograph that scikit-image carries: skimage:chelsea (a cat),
     skimage:coffee, skimage:rocket. For each of them, a figure NAME.png and the maps
-    NAME.METHOD.npy, of shape (height, width, channels), are written to the folder of --out.
+    NAME.METHOD.npy, of shape (height, width, channels), are written to the folder of --out; what
+    speaks for the class and what speaks against it stand beside DMBP.
     """
     from jaxattr import viz
 
@@ -112,16 +113,18 @@ def explain(
         maps = {}
         for spec, chain in chains.items():
             attribute = _explainer(chain, options, jax.random.key(seed))
-            maps[spec] = _run(spec, attribute, net, x, explained, batch=batch)
-            for name, a in zip(names, maps[spec], strict=True):
-                file = f"{name}.{spec.replace(':', '-')}.npy"
+            found = _run(spec, attribute, net, x, explained, batch=batch)
+            maps |= zip(catalogue.panels(spec), found, strict=True)
+        for title, explanations in maps.items():
+            for name, a in zip(names, explanations, strict=True):
+                file = f"{name}.{title.replace(':', '-')}.npy"
                 _write(folder / file, lambda stream, a=a: np.save(stream, a))
         for i, name in enumerate(names):
             ranks = _ranks(likely[i], explained[i])
             listed = [(classes[k], float(likely[i, k])) for k in ranks]
             figure = viz.figure(
                 np.asarray(preprocess.display(photographs[i])),
-                {spec: a[i] for spec, a in maps.items()},
+                {title: a[i] for title, a in maps.items()},
                 classes=listed,
                 target=ranks.index(explained[i]),
             )
@@ -214,15 +217,15 @@ def _keep_programs() -> None:
 
 
 def _explainer(chain: Sequence[Method], options: Mapping[str, Any], key: Key) -> Callable:
-    """Return `(net, x, target) -> maps`, to be jitted with the weights as an argument."""
+    """Return `(net, x, target) -> panels`, to be jitted with the weights as an argument."""
 
-    def explain(net: Callable[[Array], Array], x: Array, target: Array) -> Array:
-        return catalogue.build(chain, lambda x: net(x), **options)(x, target, key=key)
+    def explain(net: Callable[[Array], Array], x: Array, target: Array) -> list[Array]:
+        return catalogue.explain(chain, lambda x: net(x), x, target, key, **options)
 
     return explain
 
 
-def _run(title: str, function: Callable, net: Any, *arrays: np.ndarray, batch: int) -> np.ndarray:
+def _run(title: str, function: Callable, net: Any, *arrays: np.ndarray, batch: int) -> Any:
     """Compile a function of a model and arrays, run it over batches, and say what that takes."""
     count, size = len(arrays[0]), min(batch, len(arrays[0]))
     height, width = arrays[0].shape[1:3]
@@ -232,7 +235,8 @@ def _run(title: str, function: Callable, net: Any, *arrays: np.ndarray, batch: i
     with _told(f"compiling {title} for {images} ... ", end=""):
         program = jax.jit(function).lower(net, *chunks[0]).compile()
     with _told(", then ", end=f" for all {count}\n" if count > size else "\n"):
-        return np.concatenate([program(net, *chunk) for chunk in chunks])[:count]
+        results = [program(net, *chunk) for chunk in chunks]
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *results)
 
 
 @contextmanager

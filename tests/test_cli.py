@@ -102,6 +102,16 @@ def test_the_files_hold_what_the_methods_give(
             assert figure.width > figure.height > 400
 
 
+def test_the_parts_of_a_method_have_panels_of_their_own(tiny: models.Pretrained, photographs: list):
+    result = run(photographs[0], "--method", "dmbp,smooth:dmbp", "--steps", "3", "--samples", "2")
+    assert result.exit_code == 0, result.output
+    parts = {p.name.removeprefix("one.dmbp"): np.load(p) for p in Path("maps").glob("one.dmbp*")}
+    assert set(parts) == {".npy", ".positive.npy", ".negative.npy"}
+    together = parts[".positive.npy"] + parts[".negative.npy"]
+    np.testing.assert_allclose(parts[".npy"], together, atol=1e-6 * abs(together).max())
+    assert Path("maps/one.smooth-dmbp.npy").exists()
+
+
 def test_it_says_what_it_does_and_what_the_model_sees(
     tiny: models.Pretrained, photographs: list[str]
 ):
