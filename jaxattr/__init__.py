@@ -12,6 +12,7 @@ from jaxattr.backprop import guided_backprop as guided_backprop
 from jaxattr.batching import batched as batched
 from jaxattr.cams import grad_cam as grad_cam
 from jaxattr.cams import guided_grad_cam as guided_grad_cam
+from jaxattr.deeplift import deeplift as deeplift
 from jaxattr.dmbp import dmbp as dmbp
 from jaxattr.dmbp import dmbp_decompose as dmbp_decompose
 from jaxattr.gradients import input_x_gradient as input_x_gradient

@@ -63,6 +63,7 @@ METHODS = {
         Method(jaxattr.integrated_gradients, f"steps x ({_GRADIENT})"),
         Method(jaxattr.guided_backprop, _GRADIENT),
         Method(jaxattr.deconvnet, _GRADIENT),
+        Method(jaxattr.deeplift, "2 forward, 1 backward"),
         Method(jaxattr.grad_cam, _CAM),
         Method(jaxattr.guided_grad_cam, "guided_backprop + grad_cam"),
         Method(

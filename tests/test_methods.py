@@ -23,6 +23,7 @@ METHODS = {
     "integrated_gradients": partial(jaxattr.integrated_gradients, steps=3, chunk=2),
     "guided_backprop": jaxattr.guided_backprop,
     "deconvnet": jaxattr.deconvnet,
+    "deeplift": partial(jaxattr.deeplift, baseline=0.1),
     "grad_cam": jaxattr.grad_cam,
     "guided_grad_cam": jaxattr.guided_grad_cam,
     "smooth": lambda f: jaxattr.smooth(jaxattr.saliency(f), samples=3),

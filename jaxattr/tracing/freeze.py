@@ -72,7 +72,7 @@ def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
     """
     program, tree = interpret.read(f, x, opens=opens_remat)
     scope = survey(program)
-    _refuse_loops(scope)
+    refuse_loops(scope)
     lines: dict[int, Line] = {}
     picks: dict[int, Callable[[Array], Array]] = {}
     sites: dict[int, Site] = {}
@@ -92,7 +92,7 @@ def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
 
     def select(local: Local) -> Callable[..., Array]:
         def value(a: Array) -> Array:
-            picks[local.site.position] = pick = _selection(local, a)
+            picks[local.site.position] = pick = selection(local, a)
             return pick(a)
 
         return value
@@ -145,18 +145,19 @@ def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
     )
 
 
-def _refuse_loops(scope: Scope) -> None:
+def refuse_loops(scope: Scope) -> None:
+    """Raise `UnsupportedOperation` if what bends the function stands in a loop."""
     bent = (Kind.ACTIVATION, Kind.MAX_POOL, Kind.PRODUCT, Kind.STATISTIC)
     for loop in (p for p in scope.places if p.operation.kind is Kind.LOOP):
         for place in (p for inner in loop.scopes for p in every(inner)):
             if place.site is not None and place.site.kind in bent:
                 raise UnsupportedOperation(
                     f"`{place.site.op}` at {place.site.source} stands in a loop, where its slope "
-                    "is another in every turn: write the loop out to freeze it"
+                    "is another in every turn: write the loop out"
                 )
 
 
-def _selection(local: Local, a: Array) -> Callable[[Array], Array]:
+def selection(local: Local, a: Array) -> Callable[[Array], Array]:
     """Return the linear map that picks what a max-pool picked of `a`, first tie first."""
     (eqn,) = (e.eqn for e in local.equations)
     if eqn.primitive.name == "reduce_max":

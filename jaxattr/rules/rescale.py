@@ -1,0 +1,168 @@
+"""DeepLIFT's rules: multipliers between two inputs instead of derivatives at one.
+
+Every operation sends back multipliers `m` for what enters it that account for the whole change of
+its output between a reference and the input, however far apart the two are:
+
+    sum_i m_i (x_i - x0_i) = m_out (y - y0)
+
+so that they chain as derivatives do. What is linear has them already: its own derivative.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from jaxattr.tracing import interpret
+from jaxattr.tracing.freeze import refuse_loops, selection
+from jaxattr.tracing.interpret import Program
+from jaxattr.tracing.kinds import LAYERS, Kind
+from jaxattr.tracing.rewrite import Local, Rule, refuse, run_scope
+from jaxattr.tracing.sites import opens_remat, survey
+from jaxattr.types import Array
+
+Operands: TypeAlias = tuple[Any, ...]
+Multiply: TypeAlias = Callable[[Local, Operands, Operands, Array], Sequence[Array]]
+"""`(operation, operands at the reference, at the input, m_out) -> m` for each moving operand."""
+
+
+def rescaled(f: Callable[..., Any], start: Array) -> Callable[..., Any]:
+    """Transform `f` into a function of the same values whose VJP is DeepLIFT's multipliers.
+
+    Law: with `m` the VJP of `c` at `x`, `sum(m * (x - start))` equals `sum(c * (f(x) - f(start)))`.
+
+    Args:
+        f: a function of one argument.
+        start: the reference, of the shape of that argument.
+
+    Raises:
+        UnsupportedOperation: if `f` chooses between values by a condition that depends on its
+            argument, or contains an unknown operation or an activation inside a loop.
+    """
+    program, tree = interpret.read(f, start, opens=opens_remat)
+    scope = survey(_unstopped(program))
+    refuse_loops(scope)
+    references: dict[int, Operands] = {}
+
+    def record(local: Local) -> Callable[..., Array]:
+        def value(*operands: Any) -> Array:
+            references[local.site.position] = operands
+            return local.value(*operands)
+
+        return value
+
+    refused: dict[str, Rule] = {Kind.UNKNOWN: refuse}
+    run_scope(scope, dict.fromkeys(_MULTIPLY, record) | refused, start)
+    rules: dict[str, Rule] = {k: _rule(m, references) for k, m in _MULTIPLY.items()}
+    return lambda x: jax.tree.unflatten(tree, run_scope(scope, rules | refused, x))
+
+
+def _unstopped(program: Program) -> Program:
+    """Return a program without its `stop_gradient`s: what changes is to be accounted for."""
+    same: dict[Any, Any] = {}
+    equations = []
+    for e in program.equations:
+        inputs = tuple(same.get(a, a) if isinstance(a, int) else a for a in e.inputs)
+        if e.primitive == "stop_gradient":
+            same[e.outputs[0]] = inputs[0]
+        else:
+            equations.append(e._replace(inputs=inputs))
+    outputs = tuple(same.get(a, a) if isinstance(a, int) else a for a in program.outputs)
+    return program._replace(equations=tuple(equations), outputs=outputs)
+
+
+def _rule(multiply: Multiply, references: Mapping[int, Operands]) -> Rule:
+    def rule(local: Local) -> Callable[..., Array]:
+        @jax.custom_vjp
+        def operation(reference: Operands, *operands: Any) -> Array:
+            return local.value(*operands)
+
+        def forward(reference: Operands, *operands: Any) -> tuple[Array, Any]:
+            return local.value(*operands), (reference, operands)
+
+        def backward(kept: Any, m: Array) -> tuple[Any, ...]:
+            reference, operands = kept
+            back = multiply(local, reference, operands, m)
+            return (None, *back, *[None] * (len(operands) - len(back)))
+
+        operation.defvjp(forward, backward)
+        reference = references[local.site.position]
+        return lambda *operands: operation(reference, *operands)
+
+    return rule
+
+
+def secant(local: Local, reference: Operands, operands: Operands, m: Array) -> Sequence[Array]:
+    """Give an elementwise function the slope of its secant: the Rescale rule.
+
+    Where rounding cannot tell the secant from the slope half-way, as for a change of zero, it is
+    that slope.
+    """
+    (z0, z1), rest = (reference[0], operands[0]), operands[1:]
+    y0, y1 = local.value(*reference), local.value(*operands)
+    slope = local.slope((z0 + z1) / 2, *rest)
+    straight = slope * (z1 - z0)
+    size = jnp.maximum(jnp.abs(y0), jnp.abs(y1))
+    size = jnp.maximum(size, jnp.abs(slope) * jnp.maximum(jnp.abs(z0), jnp.abs(z1)))
+    alike = jnp.abs(y1 - y0 - straight) <= 8 * jnp.finfo(m.dtype).eps * size
+    alike |= z1 == z0
+    return [m * jnp.where(alike, slope, (y1 - y0) / jnp.where(alike, 1, z1 - z0))]
+
+
+def midpoint(local: Local, reference: Operands, operands: Operands, m: Array) -> Sequence[Array]:
+    """Give a quadratic or bilinear function its derivative half-way, where it is exact.
+
+        a b - a0 b0 = (b + b0)/2 (a - a0) + (a + a0)/2 (b - b0)
+
+    Both factors are treated alike.
+    """
+    n = local.moving
+    if not all(jnp.issubdtype(o.dtype, jnp.inexact) for o in operands[:n]):
+        refuse(local)  # a condition that depends on x
+    between = [(a + b) / 2 for a, b in zip(reference[:n], operands[:n], strict=True)]
+    _, pull = jax.vjp(lambda *moving: local.value(*moving, *operands[n:]), *between)
+    return pull(m)
+
+
+def product(local: Local, reference: Operands, operands: Operands, m: Array) -> Sequence[Array]:
+    """Split the change of a product by `midpoint`, that of `a / b` as the product `a * (1 / b)`."""
+    if local.equations[-1].primitive != "div":
+        return midpoint(local, reference, operands, m)
+    (a0, b0), (a1, b1) = reference, operands
+    _, pull = jax.vjp(jnp.broadcast_arrays, a1, b1)
+    return pull([m * (1 / b0 + 1 / b1) / 2, -m * (a0 + a1) / (2 * b0 * b1)])
+
+
+def statistic(local: Local, reference: Operands, operands: Operands, m: Array) -> Sequence[Array]:
+    """Take the secant of an elementwise statistic, the midpoint of a square."""
+    squares = local.equations[-1].primitive in LAYERS
+    return (midpoint if squares else secant)(local, reference, operands, m)
+
+
+def cross_maximum(
+    local: Local, reference: Operands, operands: Operands, m: Array
+) -> Sequence[Array]:
+    """Give the change of a maximum to its winner, at the input if it grew, else at the reference.
+
+    That element has changed by at least as much, so the multiplier is in [0, 1]; what overlapping
+    windows give to one element adds up.
+    """
+    x0, x1 = reference[0], operands[0]
+    picks = [selection(local, x0), selection(local, x1)]
+    change = local.value(x1) - local.value(x0)
+    back = jnp.zeros_like(x1)
+    for pick, chosen in zip(picks, (change < 0, change >= 0), strict=True):
+        of_winner, pull = jax.vjp(pick, x1 - x0)
+        still = of_winner == 0
+        ratio = jnp.where(still, 1, change / jnp.where(still, 1, of_winner))
+        back += pull(m * jnp.where(chosen, ratio, 0))[0]
+    return [back]
+
+
+_MULTIPLY: Mapping[str, Multiply] = {
+    Kind.ACTIVATION: secant,
+    Kind.MAX_POOL: cross_maximum,
+    Kind.PRODUCT: product,
+    Kind.STATISTIC: statistic,
+}

@@ -1,0 +1,185 @@
+"""DeepLIFT accounts for the whole change, whatever the network is made of, and equals Captum's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from nets import NETS, AvgPool, MaxPool, load, plain
+from peers import peer, relative_error
+from precision import enable_x64
+
+import jaxattr
+from jaxattr.rules.rescale import rescaled
+
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
+KEYS = jax.random.split(jax.random.key(0), 8)
+
+
+def change(f, x, start, target):
+    return jnp.take_along_axis(f(x) - f(start), target[:, None], 1)[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [(n, a) for n in NETS for a in peer(f"relevance_{n}") if a.startswith("deeplift")],
+)
+def test_captum(name, array):
+    _, pool, start = array.split(".")
+    with enable_x64(True):
+        net, params, x, target = load(name, "float64")
+        if pool == "average":
+            net = tuple(AvgPool(a.name) if isinstance(a, MaxPool) else a for a in net)
+        baseline = {"zero": 0.0, "random": jnp.asarray(peer(name)["baseline"][:2])}[start]
+        attribute = jaxattr.deeplift(plain(net, params), baseline=baseline)
+        a = jax.jit(attribute)(x[:2], target[:2])
+    assert relative_error(a, peer(f"relevance_{name}")[array]) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", NETS)
+def test_complete_on_every_net(name, dtype):
+    """With overlapping max-pools and residual sums too, from another baseline for each image."""
+    with enable_x64(dtype == "float64"):
+        net, params, x, target = load(name, dtype)
+        f = plain(net, params)
+        start = jnp.asarray(peer(name)["baseline"], dtype)
+        a = jax.jit(jaxattr.deeplift(f, baseline=start))(x, target)
+        total, wanted = a.sum((1, 2, 3)), change(f, x, start, target)
+    np.testing.assert_allclose(total, wanted, rtol={"float32": 1e-5}.get(dtype, 1e-12))
+
+
+def flat(x):
+    return x.reshape(len(x), -1)
+
+
+def dense(key, n):
+    return jax.random.normal(key, (n, n))
+
+
+def squeeze_excite(x):
+    scale = jax.nn.sigmoid(x.mean((1, 2)) @ dense(KEYS[0], 3))
+    return flat(x * scale[:, None, None])
+
+
+def layer_norm(x):
+    mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    return flat((x - mean) / jnp.sqrt(jnp.maximum(var, 0) + 1e-3))
+
+
+def attention(x):
+    tokens = x.reshape(len(x), -1, 3)
+    q, k, v = (tokens @ dense(KEYS[i], 3) for i in range(3))
+    return flat(jax.nn.softmax(q @ k.swapaxes(1, 2)) @ v)
+
+
+def overlapping(x):
+    pooled = lax.reduce_window(
+        x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+    )
+    return flat(jax.nn.relu(pooled - 0.3) ** 2)
+
+
+STRANGE = {
+    "squeeze_excite": squeeze_excite,
+    "layer_norm": layer_norm,
+    "attention": attention,
+    "overlapping": overlapping,
+    "global max": lambda x: x.max((1, 2)) @ dense(KEYS[3], 3),
+    "gelu": lambda x: flat(jax.nn.gelu(x)),
+    "silu": lambda x: flat(jax.nn.silu(x)),
+    "abs and floor": lambda x: flat(jnp.abs(x) + jnp.floor(3 * jnp.tanh(x))),
+    "square": lambda x: flat(x**2 + jnp.exp(x)),
+    "gram": lambda x: flat(jnp.einsum("bhwc,bhwd->bcd", x, x)),
+    "ratio": lambda x: flat(x / (1 + x.mean((1, 2), keepdims=True) ** 2)),
+    "dense": lambda x: flat(jnp.concatenate([x, jax.nn.relu(x)], -1)),
+    "chosen": lambda x: flat(jnp.where(jnp.arange(3) > 0, x, jax.nn.relu(x))),
+    "straight through": lambda x: flat(x + lax.stop_gradient(jnp.round(x) - x)),
+    "remat": jax.checkpoint(lambda x: flat(jax.nn.relu(x))),
+    "linear loop": lambda x: flat(lax.scan(lambda c, _: (2 * c, None), x, None, 3)[0]),
+}
+
+
+@pytest.mark.parametrize("f", STRANGE.values(), ids=STRANGE)
+def test_complete_on_every_operation(f):
+    """Both ways: what leads from the baseline to `x` leads back with the other sign."""
+    with enable_x64(True):
+        x, start = jax.random.normal(KEYS[4], (2, 2, 6, 5, 3))
+        x = x.at[:, :2].set(start[:, :2])  # some of it does not change
+        change = f(x) - f(start)
+        c = jax.random.normal(KEYS[5], change.shape)
+
+        @jax.jit
+        def multipliers(x, start):
+            y, pull = jax.vjp(rescaled(f, start), x)
+            return y, pull(c)[0]
+
+        (y, there), (_, back) = multipliers(x, start), multipliers(start, x)
+        total = (there * (x - start)).sum((1, 2, 3))
+        np.testing.assert_allclose(y, f(x), rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(total, (c * change).sum(-1), rtol=1e-10)
+        np.testing.assert_allclose(there, back, rtol=1e-9, atol=1e-12)
+
+
+def test_by_hand():
+    """Two layers: `W2 diag((a - a') / (z - z')) W1`."""
+    with enable_x64(True):
+        w1, w2 = dense(KEYS[0], 12), dense(KEYS[1], 12)
+        x, start = jax.random.normal(KEYS[2], (2, 1, 2, 2, 3))
+        f = lambda x: jax.nn.relu(flat(x) @ w1) @ w2
+        z, z0 = flat(x) @ w1, flat(start) @ w1
+        m = w1 @ jnp.diag(((jnp.maximum(z, 0) - jnp.maximum(z0, 0)) / (z - z0))[0]) @ w2[:, 5]
+        a = jaxattr.deeplift(f, baseline=start)(x, jnp.array([5]))
+    np.testing.assert_allclose(a.ravel(), (m * (flat(x) - flat(start)))[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_max_pool_by_hand(size):
+    """Window by window: the winner where it grew, else the one that was."""
+    with enable_x64(True):
+        x, start = jax.random.normal(KEYS[6], (2, 1, 7, 6, 1))
+        c = jax.random.normal(KEYS[7], (1, (7 - size) // 2 + 1, (6 - size) // 2 + 1, 1))
+        pool = lambda x: lax.reduce_window(
+            x, -jnp.inf, lax.max, (1, size, size, 1), (1, 2, 2, 1), "VALID"
+        )
+        (m,) = jax.vjp(rescaled(pool, start), x)[1](c)
+    contributions = np.zeros((7, 6))
+    new, old, weights = np.asarray(x)[0, ..., 0], np.asarray(start)[0, ..., 0], np.asarray(c)
+    for i, j in np.ndindex(c.shape[1:3]):
+        window = np.s_[2 * i : 2 * i + size, 2 * j : 2 * j + size]
+        grown = new[window].max() - old[window].max()
+        winner = (new if grown > 0 else old)[window].argmax()
+        row, column = np.unravel_index(winner, (size, size))
+        contributions[2 * i + row, 2 * j + column] += weights[0, i, j, 0] * grown
+    np.testing.assert_allclose((m * (x - start))[0, ..., 0], contributions, rtol=1e-12, atol=1e-15)
+
+
+def test_multipliers_are_slopes_where_nothing_changes():
+    """From `x` itself they are the gradient, at smooth activations too."""
+    with enable_x64(True):
+        f = lambda x: flat(jax.nn.gelu(jax.nn.relu(x) * jnp.tanh(x)))
+        x = jax.random.normal(KEYS[2], (1, 2, 3, 3))
+        for step, tolerance in ((0, 1e-12), (1e-9, 1e-7)):
+            (m,) = jax.vjp(rescaled(f, x + step), x)[1](jnp.ones((1, 18)))
+            np.testing.assert_allclose(m, jax.grad(lambda x: f(x).sum())(x), rtol=tolerance)
+
+
+def test_what_cannot_be_split_is_refused():
+    x, target = jnp.ones((1, 4, 4, 3)), jnp.array([0])
+    for f, message in {
+        lambda x: jnp.sort(flat(x)): "`sort`",
+        lambda x: jnp.where(flat(x) > flat(x)[:, :1], flat(x), 2 * flat(x)[:, :1]): "`select_n`",
+        lambda x: flat(lax.scan(lambda c, _: (jax.nn.relu(c), None), x, None, 3)[0]): "in a loop",
+    }.items():
+        with pytest.raises(jaxattr.UnsupportedOperation, match=message):
+            jaxattr.deeplift(f)(x, target)
+
+
+def test_a_baseline_of_another_shape():
+    f = lambda x: flat(x)
+    x, target = jnp.ones((1, 4, 4, 3)), jnp.array([0])
+    with pytest.raises(ValueError, match=r"baseline has shape \(2, 4, 4, 3\)"):
+        jaxattr.deeplift(f, baseline=jnp.ones((2, 4, 4, 3)))(x, target)
+    with pytest.raises(ValueError, match=r"baseline has shape \(5,\)"):
+        jaxattr.deeplift(f, baseline=jnp.ones(5))(x, target)
