@@ -1,20 +1,18 @@
 """Fitting parameters of a backward pass, for every image on its own."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
+from jaxattr.progress import Progress as Progress
+from jaxattr.progress import report
 from jaxattr.targets import check_positive
 from jaxattr.tracing.freeze import Frozen
 from jaxattr.types import Array
-
-Progress: TypeAlias = Callable[[int], None]
-"""Told how many steps are done."""
 
 
 def minimize(
@@ -36,26 +34,41 @@ def minimize(
     Returns:
         The parameters, and the loss before each step, `(B, steps)`.
     """
-    check_positive("steps", steps)
-    every = -(-steps // 100)
+    return minimize_terms(lambda parameters, _: loss(parameters), start, optimizer, steps, progress)
 
-    def step(state: tuple[Any, Any], i: Array) -> tuple[tuple[Any, Any], Array]:
+
+def minimize_terms(
+    terms: Callable[[Any, Array], Any],
+    start: Any,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    progress: Progress | None = None,
+) -> tuple[Any, Any]:
+    """Minimise a sum of terms that may change from step to step, and follow each of them.
+
+    Args:
+        terms: parameters and the number of steps done to a pytree of losses, each `(B, ...)`.
+        start: the parameters to begin with, each array with the batch in front.
+        optimizer: an optax optimiser that works elementwise, so that no image sees another.
+        steps: how many.
+        progress: called with the number of steps done, up to a hundred times.
+
+    Returns:
+        The parameters, and the terms before each step, each `(B, ..., steps)`.
+    """
+    check_positive("steps", steps)
+
+    def step(state: tuple[Any, Any], i: Array) -> tuple[tuple[Any, Any], Any]:
         parameters, memory = state
-        losses, pull = jax.vjp(loss, parameters)
-        (gradient,) = pull(jnp.ones_like(losses))
+        losses, pull = jax.vjp(lambda parameters: terms(parameters, i), parameters)
+        (gradient,) = pull(jax.tree.map(jnp.ones_like, losses))
         update, memory = optimizer.update(gradient, memory, parameters)
-        if progress is not None:
-            tell = partial(jax.debug.callback, partial(_tell, progress), i + 1)
-            lax.cond((i + 1) % every == 0, tell, lambda: None)
+        report(progress, i, steps)
         return (optax.apply_updates(parameters, update), memory), losses
 
     state = (start, optimizer.init(start))
     (parameters, _), losses = lax.scan(step, state, jnp.arange(steps))
-    return parameters, losses.T
-
-
-def _tell(progress: Progress, done: Array) -> None:
-    progress(int(done))
+    return parameters, jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), losses)
 
 
 def parameters_like(frozen: Frozen, value: float, *, per_channel: bool) -> tuple[Array, ...]:

@@ -1,7 +1,6 @@
 """LPR: a backward rule for every non-linearity, learned for each image."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +9,11 @@ import optax
 from jaxattr.learning import Progress, minimize, parameters_like
 from jaxattr.maps import gaussian_blur, unit_range
 from jaxattr.rules import gates
-from jaxattr.targets import attribution, class_gradient, one_hot, same_options
+from jaxattr.scores import Score, logit
+from jaxattr.targets import attribution, class_gradient, same_options
 from jaxattr.tracing.freeze import freeze
 from jaxattr.tracing.rewrite import with_rules
 from jaxattr.types import Array, Attribution, Explanation, Fun
-
-Score: TypeAlias = Callable[[Array, Array], Array]
-"""Logits `(B, K)` and classes `(B,)` to what the masked images should lower or raise, `(B,)`."""
-
-
-def logit(logits: Array, target: Array) -> Array:
-    """Return the class's logit, the activation before the softmax (the paper's Fig. 3, step 4)."""
-    return (logits * one_hot(target, logits)).sum(-1)
-
-
-def probability(logits: Array, target: Array) -> Array:
-    """Return the class's probability (the paper's eq. 7)."""
-    return logit(jax.nn.softmax(logits), target)
 
 
 class Fit(NamedTuple):
@@ -134,7 +121,8 @@ def lpr(f: Fun, **options: Any) -> Attribution:
         per_channel: one `theta` per channel (the paper's architecture *), or per element.
         sign_aware: whether the least attributed pixels are hidden too; otherwise the terms of `Mn`
             are left out.
-        score: `F`: `logit` or `probability` of `jaxattr.lpr`'s module.
+        score: `F`, of `jaxattr.scores`: `logit` (the paper's Fig. 3, step 4) or `probability`
+            (its eq. 7).
         alpha: threshold of `Mp`.
         beta: threshold of `Mn`.
         gamma: steepness of both.

@@ -1,4 +1,4 @@
-"""Averages over many evaluations, in memory that does not grow with their number."""
+"""Many evaluations, one chunk after another, in memory that does not grow with their number."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxattr.types import Array
+from jaxattr.progress import Progress, report
+from jaxattr.tracing.rewrite import with_rules
+from jaxattr.types import Array, Fun
 
 
 class Moments(NamedTuple):
@@ -62,3 +64,73 @@ def _mean(values: Array, weights: Array) -> Array:
     total = weights.sum()
     shares = jnp.where(total == 0, 0, weights / jnp.where(total == 0, 1, total))
     return jnp.tensordot(shares, values, axes=1)
+
+
+class Turns(NamedTuple):
+    """Numbers of samples as a loop takes them, a chunk each turn.
+
+    Attributes:
+        numbers: `(turns, size)`; where samples run out the last one is repeated.
+        counts: whether a number counts, that is, is no such repetition.
+    """
+
+    numbers: Array
+    counts: Array
+
+
+def turns(samples: int, chunk: int) -> Turns:
+    """Part samples into chunks of about equal size, so that little is computed in vain.
+
+    >>> turns(225, 16).numbers.shape, turns(5, 2).numbers.tolist()
+    ((15, 15), [[0, 1], [2, 3], [4, 4]])
+    """
+    count = -(-samples // chunk)
+    numbers = jnp.arange(count * -(-samples // count)).reshape(count, -1)
+    return Turns(jnp.minimum(numbers, samples - 1), numbers < samples)
+
+
+def answers(
+    f: Fun,
+    variant: Callable[[Array], Array],
+    numbers: Array,
+    read: Callable[[Array, Array], Any],
+    *,
+    chunk: int,
+    progress: Progress | None = None,
+) -> Any:
+    """Evaluate a model on variants of a batch of images, a chunk of them after another.
+
+    `f` is read and lowered by `with_rules`, and is traced once. Chunks are made about equal, so
+    that little is computed in vain: for 225 variants and chunks of at most 16, nothing.
+
+    Args:
+        f: the model.
+        variant: one of `numbers` to the images `(B, H, W, C)` that it stands for.
+        numbers: what tells the variants apart, `(n,)`.
+        read: logits `(B, K)`, in at least float32, and the variant's number to what is kept of
+            them, a pytree of `(B,)`.
+        chunk: how many variants of each image are evaluated at once, at most.
+        progress: called with the number of variants done, up to a hundred times.
+
+    Returns:
+        The pytree with `(B, n)` for each `(B,)`.
+    """
+    n = numbers.shape[0]
+    order = turns(n, chunk).numbers
+    count, size = order.shape
+    lowered = with_rules(f, {})
+
+    def turn(turn_: tuple[Array, Array]) -> Any:
+        i, numbers = turn_
+        images = jax.vmap(variant)(numbers)
+        wide = widened(lowered(images.reshape(-1, *images.shape[2:])))
+        report(progress, i, n, each=size)
+        return jax.vmap(read)(wide.reshape(*images.shape[:2], -1), numbers)
+
+    values = lax.map(turn, (jnp.arange(count), numbers[order]))
+    return jax.tree.map(lambda a: a.reshape(count * size, -1)[:n].T, values)
+
+
+def widened(a: Array) -> Array:
+    """Return an array in at least float32."""
+    return a.astype(jnp.promote_types(a.dtype, jnp.float32))

@@ -13,7 +13,7 @@ from precision import enable_x64
 import jaxattr
 from jaxattr import sites, with_rules
 from jaxattr.dmbp import disentangling, positive, positive_negative
-from jaxattr.lpr import probability
+from jaxattr.scores import probability
 from jaxattr.rules import gates
 
 pytestmark = pytest.mark.usefixtures("unoptimized")

@@ -1,0 +1,47 @@
+"""What of the logits is measured: logits `(B, K)` and classes `(B,)` to `(B,)`."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from jaxattr.types import Array
+
+Score: TypeAlias = Callable[[Array, Array], Array]
+"""From logits `(B, K)` and classes `(B,)` to a number for each image, `(B,)`."""
+
+
+def logit(logits: Array, target: Array) -> Array:
+    """Return the logit of the class, the activation before the softmax.
+
+    A class out of range has NaN; nothing is counted from the end.
+
+    >>> import jax.numpy as jnp
+    >>> logit(jnp.array([[1.0, 4.0], [2.0, 3.0]]), jnp.array([1, 2]))
+    Array([ 4., nan], dtype=float32)
+    """
+    chosen = jax.nn.one_hot(target, logits.shape[-1], dtype=bool)
+    found = jnp.where(chosen, logits, 0).sum(-1)
+    return jnp.where(chosen.any(-1), found, jnp.nan)
+
+
+def probability(logits: Array, target: Array) -> Array:
+    """Return the probability of the class, by softmax.
+
+    >>> import jax.numpy as jnp
+    >>> probability(jnp.zeros((1, 4)), jnp.array([2])).item()
+    0.25
+    """
+    return logit(jax.nn.softmax(logits), target)
+
+
+def margin(logits: Array, target: Array) -> Array:
+    """Return by how much the logit of the class exceeds the largest of the others.
+
+    >>> import jax.numpy as jnp
+    >>> margin(jnp.array([[1.0, 4.0, 2.0]]), jnp.array([1])).item()
+    2.0
+    """
+    chosen = jax.nn.one_hot(target, logits.shape[-1], dtype=bool)
+    return logit(logits, target) - jnp.where(chosen, -jnp.inf, logits).max(-1)
