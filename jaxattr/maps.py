@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxattr.types import Array
 
@@ -85,3 +86,25 @@ def resize(a: Array, size: tuple[int, int]) -> Array:
     """
     shape = (a.shape[0], *size, *a.shape[3:])
     return jax.image.resize(a, shape, "bilinear", antialias=False)
+
+
+def resize_aligned(a: Array, size: tuple[int, int]) -> Array:
+    """Resize maps `(B, h, w)` or `(B, h, w, C)` bilinearly, with the corners' centres aligned.
+
+    The corner pixels keep their values (torch's `align_corners=True`).
+
+    >>> import jax.numpy as jnp
+    >>> resize_aligned(jnp.array([[[0.0, 3.0]]]), (1, 4)).tolist()
+    [[[0.0, 1.0, 2.0, 3.0]]]
+    """
+    for axis, n in ((1, size[0]), (2, size[1])):
+        m = a.shape[axis]
+        at = np.linspace(0, m - 1, n)[:, None]
+        a = _interpolate(a, axis, np.maximum(0, 1 - np.abs(at - np.arange(m))))
+    return a
+
+
+def _interpolate(a: Array, axis: int, weights: np.ndarray) -> Array:
+    """Multiply an axis of `a` by a matrix `(new size, old size)`."""
+    rows = jnp.tensordot(jnp.asarray(weights, a.dtype), a, axes=(1, axis))
+    return jnp.moveaxis(rows, 0, axis)

@@ -116,3 +116,6 @@ guided: Rule = gate(lambda g, z, slope: jnp.maximum(g, 0) * slope())
 
 deconvolution: Rule = gate(lambda g, z, slope: jnp.maximum(g, 0))
 """Deconvnet: `max(g, 0)`, whatever `z` was (Zeiler and Fergus, ECCV 2014, section 2.1)."""
+
+gradient: Rule = gate(lambda g, z, slope: g * slope())
+"""The gradient itself, `g * slope`, the same at a kink however the activation is spelled."""

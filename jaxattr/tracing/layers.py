@@ -62,7 +62,7 @@ def split(
         cut, axis = _last_spatial(flow)
     else:
         cut = _find(flow, layer)
-        axis = _channel_axis(flow, cut)
+        axis = channel_axis(flow, cut)
     before = program._replace(outputs=(cut,))
     after = program._replace(inputs=(cut, *program.inputs))
 
@@ -213,7 +213,7 @@ def _last_spatial(flow: Flow) -> tuple[int, int]:
         for v in e.outputs:
             shape = flow.program.avals[v].shape
             if v in flow.moves and flow.differentiable(v) and len(shape) == 4:
-                axis = _channel_axis(flow, v)
+                axis = channel_axis(flow, v)
                 spatial = [n for i, n in enumerate(shape[1:], 1) if i != axis]
                 if axis is not None and axis > 0 and min(spatial) > 1 and not _pooled(flow, v):
                     return v, axis
@@ -232,7 +232,7 @@ def _pooled(flow: Flow, value: int) -> bool:
     return e.primitive.startswith("reduce_window")
 
 
-def _channel_axis(flow: Flow, value: int) -> int | None:
+def channel_axis(flow: Flow, value: int) -> int | None:
     """Follow a value back to the convolution that made its channels, or return None."""
     e = flow.program.equations[flow.made[value]] if value in flow.made else None
     entries = flow.entries(flow.made[value]) if e else []
@@ -242,7 +242,7 @@ def _channel_axis(flow: Flow, value: int) -> int | None:
     if e.primitive == "conv_general_dilated":
         return e.eqn.params["dimension_numbers"].out_spec[1]
     entry = next((v for v in entries if flow.program.avals[v].shape == shape), entries[0])
-    axis = _channel_axis(flow, entry)
+    axis = channel_axis(flow, entry)
     before = flow.program.avals[entry].shape
     if axis is None:
         return None
