@@ -2,12 +2,15 @@
 
 Along the data flow, whatever the order of declaration: a scale or shift by values free of x joins
 the layer that feeds it, if nobody else sees what is between them; a reshape on the way does not
-part them.
+part them. A scale that differs from place to place is no part of a layer's weights and stays alone.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from jaxattr.tracing.interpret import Program
+from jaxattr.tracing import elementwise
+from jaxattr.tracing.interpret import Atom, Equation, Program
 from jaxattr.tracing.kinds import LAYERS, Kind, Operation, gathered
 
 
@@ -18,6 +21,7 @@ def fold(program: Program, operations: Sequence[Operation]) -> tuple[Operation, 
         program: the program that they are of.
         operations: all of its operations, in order.
     """
+    made = {v: e for e in program.equations for v in e.outputs}
     users: dict[int, list[int]] = {}
     for i, o in enumerate(operations):
         for a in o.operands:
@@ -35,13 +39,17 @@ def fold(program: Program, operations: Sequence[Operation]) -> tuple[Operation, 
         if o.kind is not Kind.AFFINE or o.leader.primitive not in LAYERS:
             continue
         chain, between = [i], []
+        channels = set(weight_axes(o.leader, o.operands[0]))
         j = next_of(o)
         while j is not None and operations[j].moving == 1:
             follower = operations[j]
             if follower.kind is Kind.AFFINE and follower.leader.primitive not in LAYERS:
+                if not _scaled_axes(follower, made, program.avals) <= channels:
+                    break
                 chain, between = [*chain, *between, j], []
-            elif follower.kind is Kind.STRUCTURE:
+            elif follower.kind is Kind.STRUCTURE and _keeps_all(follower.equations[-1]):
                 between.append(j)
+                channels = _followed(follower.equations[-1], channels)
             else:
                 break
             j = next_of(follower)
@@ -54,6 +62,90 @@ def fold(program: Program, operations: Sequence[Operation]) -> tuple[Operation, 
         elif i not in inside:
             folded.append(o)
     return tuple(folded)
+
+
+def weight_axes(layer: Equation, moving: int) -> dict[int, int]:
+    """Return which axes of a layer's output are axes of its weight: output axis to weight axis.
+
+    Args:
+        layer: a convolution or a `dot_general`.
+        moving: the operand that depends on x; the other is the weight.
+    """
+    side = layer.inputs.index(moving)
+    params = layer.eqn.params
+    if layer.primitive == "conv_general_dilated":
+        _, rhs, out = params["dimension_numbers"]
+        return {out[1]: rhs[0]} if side == 0 else {}
+    if layer.primitive != "dot_general":
+        return {}
+    contracted, batch = params["dimension_numbers"]
+    ranks = [len(_shape(v)) for v in layer.eqn.invars]
+    free = [
+        [a for a in range(n) if a not in (*c, *b)]
+        for n, c, b in zip(ranks, contracted, batch, strict=True)
+    ]
+    first = len(batch[0]) + (len(free[0]) if side == 0 else 0)
+    return dict(enumerate(batch[1 - side])) | dict(enumerate(free[1 - side], first))
+
+
+def _scaled_axes(o: Operation, made: Mapping[int, Equation], avals: Mapping) -> set[int]:
+    """Return the axes along which the scales of a scale and shift vary."""
+    moves = {o.operands[0]}
+    axes: set[int] = set()
+    for e in o.equations:
+        values = [a for a in e.inputs if isinstance(a, int)]
+        if moves.isdisjoint(values):
+            continue
+        moves.update(e.outputs)
+        if e.primitive in elementwise.SCALING:
+            axes.update(*(_varying(a, made, avals) for a in values if a not in moves))
+    return axes
+
+
+def _varying(a: Atom, made: Mapping[int, Equation], avals: Mapping) -> set[int]:
+    """Return the axes along which a value varies, as far as its shape and making tell."""
+    if not isinstance(a, int):
+        return set()
+    e = made.get(a)
+    if e is not None and e.primitive == "broadcast_in_dim":
+        axes = e.eqn.params["broadcast_dimensions"]
+        return {axes[i] for i in _varying(e.inputs[0], made, avals)}
+    if e is not None and elementwise.elementwise(e):
+        return set().union(*(_varying(b, made, avals) for b in e.inputs))
+    return {i for i, n in enumerate(avals[a].shape) if n > 1}
+
+
+def _keeps_all(e: Equation) -> bool:
+    """Whether a rearrangement keeps every element, and each once."""
+    before, after = _shapes(e)
+    return len(e.inputs) == 1 and math.prod(before) == math.prod(after)
+
+
+def _followed(e: Equation, axes: Iterable[int]) -> set[int]:
+    """Return where axes are after a rearrangement; those that it merges or splits are left out."""
+    before, after = _shapes(e)
+    match e.primitive:
+        case "transpose":
+            return {e.eqn.params["permutation"].index(a) for a in axes}
+        case "broadcast_in_dim":
+            return {e.eqn.params["broadcast_dimensions"][a] for a in axes}
+        case "reshape" | "squeeze" | "expand_dims":
+            kept = {_extent(after, i): i for i, n in enumerate(after) if n > 1}
+            return {kept[n] for n in (_extent(before, a) for a in axes) if n in kept}
+    return set(axes) if before == after else set()
+
+
+def _shapes(e: Equation) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return _shape(e.eqn.invars[0]), _shape(e.eqn.outvars[0])
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return value.aval.shape
+
+
+def _extent(shape: tuple[int, ...], axis: int) -> tuple[int, int]:
+    """Return the length and the stride of an axis in memory: equal ones are the same axis."""
+    return shape[axis], math.prod(shape[axis + 1 :])
 
 
 def _joined(parts: Sequence[Operation]) -> Operation:

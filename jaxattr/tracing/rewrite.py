@@ -12,6 +12,7 @@ from jaxattr.tracing.interpret import Equation, Program, Step
 from jaxattr.tracing.kinds import Kind, Operation
 from jaxattr.tracing.lowering import lower
 from jaxattr.tracing.sites import Place, Scope, Site, every, opens_everything, survey
+from jaxattr.tracing.weights import Weighted, weighted
 
 
 class UnsupportedOperation(NotImplementedError):
@@ -27,6 +28,7 @@ class Local(NamedTuple):
         slope: of an activation, `d output / d operands[0]` from the same operands, elementwise,
             the same at a kink however the function is spelled.
         linear: of an affine operation, its function without the shift: what it does to changes.
+        weighted: of an affine operation, its effective weight, and its map with any other.
         moving: how many of the operands depend on x; they come first.
         equations: what it consists of.
     """
@@ -35,6 +37,7 @@ class Local(NamedTuple):
     value: Callable[..., jax.Array]
     slope: Callable[..., jax.Array]
     linear: Callable[..., jax.Array]
+    weighted: Callable[..., Weighted]
     moving: int
     equations: tuple[Equation, ...]
 
@@ -175,6 +178,7 @@ def _ruled(avals: Mapping[int, Any], place: Place, rule: Rule) -> Callable[..., 
         partial(_value, avals, operation),
         partial(_slope, operation),
         partial(_linear, avals, operation),
+        partial(weighted, operation, partial(_lowered, avals)),
         operation.moving,
         operation.equations,
     )

@@ -1,0 +1,121 @@
+"""Relevance rules: backward passes in which the cotangent of a value *is* its relevance.
+
+What carries a value from one place to another (reshapes, slices, padding, concatenation, the
+winner of a max-pool) hands relevance back by its own derivative and needs no rule. Activations
+pass it. Sums and average pools split it among what they add; layers with weights do as a rule of
+theirs says (`lrp.py`). A rule conserves relevance if what it hands down sums to what arrived.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxattr.tracing.rewrite import Local, Rule, plain, refuse
+from jaxattr.tracing.weights import Weighted
+from jaxattr.types import Array
+
+
+def relevance(backward: Callable[[Array, Local, Sequence[Any]], Sequence[Array]]) -> Rule:
+    """Make a rule from what it does to relevance.
+
+    Args:
+        backward: `(relevance, local, operands) -> relevances`: from the relevance of the output,
+            the operation and the values of all its operands to the relevance of each of those
+            that depend on x, `operands[:local.moving]`.
+
+    Returns:
+        A rule that keeps the operation's value. Weights are given no relevance.
+    """
+
+    def rule(local: Local) -> Callable[..., Array]:
+        @jax.custom_vjp
+        def operation(*operands: Any) -> Array:
+            return local.value(*operands)
+
+        def forward(*operands: Any) -> tuple[Array, tuple[Any, ...]]:
+            return local.value(*operands), operands
+
+        def reverse(operands: tuple[Any, ...], r: Array) -> tuple[Any, ...]:
+            moving = operands[: local.moving]
+            down = backward(r, local, operands)
+            down = [a.astype(x.dtype) for a, x in zip(down, moving, strict=True)]
+            return (*down, *[None] * (len(operands) - local.moving))
+
+        operation.defvjp(forward, reverse)
+        return operation
+
+    return rule
+
+
+def of_layer(backward: Callable[[Array, Array, Weighted], Array]) -> Rule:
+    """Make a rule for affine operations.
+
+    Args:
+        backward: `(relevance, x, layer) -> relevance of x`, for `layer.apply(x, layer.weight) +
+            layer.shift`.
+    """
+    return relevance(
+        lambda r, local, operands: [backward(r, operands[0], local.weighted(*operands))]
+    )
+
+
+passing: Rule = relevance(lambda r, local, operands: [r])
+"""Pass relevance on: the rule of activations, and of what maps each entry to one entry."""
+
+
+def divide(r: Array, z: Array, stabilizer: float = 0.0) -> Array:
+    """Return `r / (z + sign(z) * stabilizer)`, with `sign(0) = 1`; 0 where that is `r / 0`."""
+    z = z + jnp.where(z < 0, -stabilizer, stabilizer).astype(z.dtype)
+    limits = jnp.finfo(z.dtype)
+    empty = jnp.abs(z) <= limits.tiny / limits.eps
+    return jnp.where(empty, 0, r / jnp.where(empty, 1, z))
+
+
+def proportional(
+    part: Callable[[Array], Array] = lambda a: a,
+    *,
+    stabilizer: float = 1e-6,
+    conserve: bool = True,
+) -> Rule:
+    """Make the rule that splits relevance among summands in proportion to what they contribute.
+
+        R_i = sum_k part(x_i) / (z_k + sign(z_k) stabilizer) R_k,    z_k = sum_i part(x_i)
+
+    for residual sums, and for sums, means and average pools, which are layers of equal weights.
+
+    Args:
+        part: what counts of a summand: all of it, `jnp.abs`, its positive part.
+        stabilizer: bounds the share where summands cancel.
+        conserve: whether what the stabiliser and empty sums keep is spread evenly.
+    """
+
+    def backward(r: Array, local: Local, operands: Sequence[Any]) -> Sequence[Array]:
+        moving, given = operands[: local.moving], operands[local.moving :]
+        if local.site.op in _PLACING:
+            return jax.vjp(lambda *a: local.linear(*a, *given), *moving)[1](r)
+        signs = (1, -1) if local.site.op == "sub" and len(moving) == 2 else (1,) * len(moving)
+
+        def add(*parts: Array) -> Array:
+            return local.linear(*(s * p for s, p in zip(signs, parts, strict=True)), *given)
+
+        parts = [part(s * x) for s, x in zip(signs, moving, strict=True)]
+        z, pull = jax.vjp(add, *parts)
+        share = divide(r, z, stabilizer)
+        down = [p * c for p, c in zip(parts, pull(share), strict=True)]
+        if conserve:
+            rest = pull(divide(r - share * z, add(*map(jnp.ones_like, parts))))
+            down = [a + b for a, b in zip(down, rest, strict=True)]
+        return down
+
+    return relevance(backward)
+
+
+_PLACING = {"concatenate", "pad", "dynamic_update_slice"}
+"""Sums in which no two entries meet: relevance goes back to where the entry came from."""
+
+
+def selected(local: Local) -> Callable[..., Array]:
+    """Follow a selection to what it selects, and refuse any other product of two values."""
+    return (plain if local.site.op == "select_n" else refuse)(local)

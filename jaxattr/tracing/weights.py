@@ -1,0 +1,122 @@
+"""The weights of an affine operation, and its map with others in their place.
+
+What a relevance rule needs of a convolution, with a bias and a BatchNorm folded in, is the same map
+with positive weights only, squared ones, or ones. All are elementwise functions of the effective
+weight: that of the convolution, times the scales that follow. No Jacobian is built for it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxattr.tracing import elementwise, interpret
+from jaxattr.tracing.affine import weight_axes
+from jaxattr.tracing.interpret import Equation, Step
+from jaxattr.tracing.kinds import LAYERS, Operation
+from jaxattr.types import Array
+
+
+class Weighted(NamedTuple):
+    """An affine operation as a layer: `y = apply(x, weight) + shift`.
+
+    Attributes:
+        weight: the effective weight, every scale that follows folded in, whatever its sign.
+        apply: `(x, weight) -> y`, bilinear, with any weight of that shape.
+        shift: what is added, by biases and BatchNorms; it broadcasts to `y`.
+    """
+
+    weight: Array
+    apply: Callable[[Array, Array], Array]
+    shift: Array
+
+
+Runs = Callable[[Equation], Step]
+"""How an equation is run: as it stands, or lowered."""
+
+
+def weighted(operation: Operation, runs: Runs, *operands: Any) -> Weighted:
+    """Return an affine operation as a layer.
+
+    Args:
+        operation: one of kind `affine`. A scale and shift that stands alone is a layer too, whose
+            weight has the shape of its input.
+        runs: how to run an equation.
+        *operands: values of its operands, the one that depends on x first.
+    """
+    leader, moving = operation.leader, operation.operands[0]
+    layered = leader.primitive in LAYERS
+    start = leader.outputs[0] if layered else moving
+    chain = _following(operation.equations, start)
+    done = {v for e in (*chain, *([leader] if layered else [])) for v in e.outputs}
+    free = [e for e in operation.equations if done.isdisjoint(e.outputs)]
+    given = _run(free, dict(zip(operation.operands[1:], operands[1:], strict=True)), runs)
+
+    def after(y: Array) -> Array:
+        return _run(chain, {**given, start: y}, runs)[operation.outputs[0]]
+
+    if not layered:
+        shift, pull = jax.vjp(after, jnp.zeros_like(operands[0]))
+        (scale,) = pull(jnp.ones_like(shift))
+        return Weighted(scale, lambda x, w: (x * w).astype(shift.dtype), shift)
+
+    side = leader.inputs.index(moving)
+    values: list[Any] = [given.get(a) if isinstance(a, int) else a.val for a in leader.inputs]
+    weight, run = values[1 - side], runs(leader).run
+
+    def apply(x: Array, w: Array) -> Array:
+        (y,) = run(*(x if i == side else w if i == 1 - side else v for i, v in enumerate(values)))
+        return _rearranged(chain, start, y)
+
+    shift, pull = jax.vjp(after, jnp.zeros_like(_output(leader)))
+    (scale,) = pull(jnp.ones_like(shift))
+    return Weighted(weight * _along_weight(leader, moving, scale, weight), apply, shift)
+
+
+def _following(equations: Iterable[Equation], start: int) -> list[Equation]:
+    """Return the equations that depend on a value."""
+    reached, found = {start}, []
+    for e in equations:
+        if any(isinstance(a, int) and a in reached for a in e.inputs):
+            reached.update(e.outputs)
+            found.append(e)
+    return found
+
+
+def _run(equations: Iterable[Equation], env: Mapping[int, Any], runs: Runs) -> dict[int, Any]:
+    env = dict(env)
+    for e in equations:
+        outputs = runs(e).run(*(env[a] if isinstance(a, int) else a.val for a in e.inputs))
+        env.update(zip(e.outputs, outputs, strict=True))
+    return env
+
+
+def _rearranged(chain: Iterable[Equation], start: int, y: Array) -> Array:
+    """Run what follows a layer with scales of one and without shifts."""
+    values = {start: y}
+    out = start
+    for e in chain:
+        moved = [values[a] for a in e.inputs if isinstance(a, int) and a in values]
+        if not jnp.issubdtype(_output(e).dtype, jnp.inexact) or not moved:
+            continue  # a guard's comparison
+        (out,) = e.outputs
+        if elementwise.elementwise(e):
+            values[out] = moved[0].astype(_output(e).dtype)
+        else:
+            (values[out],) = interpret.apply(e, *moved)
+    return values[out]
+
+
+def _output(e: Equation) -> Any:
+    return e.eqn.outvars[0].aval
+
+
+def _along_weight(leader: Equation, moving: int, scale: Array, weight: Array) -> Array:
+    """Return the scale of a layer's output, which varies along channels alone, in its weight's axes."""
+    axes = weight_axes(leader, moving)
+    scale = scale[tuple(slice(None) if a in axes else 0 for a in range(scale.ndim))]
+    order = sorted(axes.values())
+    of_weight = [w for _, w in sorted(axes.items())]
+    scale = scale.transpose([of_weight.index(w) for w in order])
+    return scale.reshape([n if i in order else 1 for i, n in enumerate(weight.shape)])
