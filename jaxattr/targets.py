@@ -36,6 +36,8 @@ def attribution(f: Fun, explain: Callable[[Array, Array, Any], T]) -> Explanatio
         inside = (target >= 0) & (target < classes)
 
         def known_class(maps: Array) -> Array:
+            if not jnp.issubdtype(maps.dtype, jnp.inexact):
+                return maps
             return jnp.where(inside.reshape(-1, *[1] * (maps.ndim - 1)), maps, jnp.nan)
 
         return jax.tree.map(known_class, explain(x, target, key))

@@ -20,7 +20,7 @@ from jaxattr.tracing.interpret import Atom, Equation
 from jaxattr.tracing.kinds import LAYERS, Kind, Operation
 from jaxattr.tracing.layers import channel_axis
 from jaxattr.tracing.rewrite import Local, Rule, run_scope
-from jaxattr.tracing.sites import Scope, Site, opens_everything, survey
+from jaxattr.tracing.sites import Scope, Site, every, opens_everything, survey
 from jaxattr.types import Array
 
 
@@ -46,10 +46,12 @@ class Shifted(NamedTuple):
         output: `(x, grown) -> f(x)`, whose gradient with respect to `grown[name]` is the gradient
             at the output of the operation, times its shift, summed to the shape of `grown[name]`.
             The value does not depend on `grown`.
+        activations: how many activations the function has.
     """
 
     shifts: dict[str, Shift]
     output: Callable[[Array, Mapping[str, Array]], Array]
+    activations: int
 
 
 def shifted(f: Callable[[Array], Array], x: Array, activation: Rule) -> Shifted:
@@ -83,7 +85,8 @@ def shifted(f: Callable[[Array], Array], x: Array, activation: Rule) -> Shifted:
         outputs = run_scope(scope, dict.fromkeys(kinds, rule), *jax.tree.leaves(x))
         return jax.tree.unflatten(tree, outputs)
 
-    return Shifted({names[p]: shift for p, (shift, _) in found.items()}, output)
+    activations = sum(p.operation.kind is Kind.ACTIVATION for p in every(scope))
+    return Shifted({names[p]: shift for p, (shift, _) in found.items()}, output, activations)
 
 
 def _shifts(scope: Scope) -> Iterator[tuple[int, tuple[Shift, Operation]]]:
@@ -169,7 +172,8 @@ def _constant(operation: Operation, local: Local, *operands: Any) -> Array:
         moving = any(isinstance(a, int) and a in moves for a in e.inputs)
         moves.update(e.outputs if moving else ())
         if moving and e.primitive in LAYERS:
-            outputs = [jnp.zeros(v.aval.shape, v.aval.dtype) for v in e.eqn.outvars]
+            avals: list[Any] = [v.aval for v in e.eqn.outvars]
+            outputs = [jnp.zeros(a.shape, a.dtype) for a in avals]
         else:
             outputs = interpret.apply(
                 e, *(env[a] if isinstance(a, int) else a.val for a in e.inputs)
