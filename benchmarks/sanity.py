@@ -1,0 +1,146 @@
+"""Does a method's map change when the model forgets what it has learned?
+
+    python benchmarks/sanity.py DATA OUT [--images 64] [--methods guided_backprop,dmbp]
+
+Sanity checks of Adebayo et al. (NeurIPS 2018) on the CIFAR-10 ResNet-20 and -32 of DATA: layers are
+made random one after another, from the last down, each with its own mean and deviation, and the
+map of each stage is compared with that of the trained model: Spearman's correlation of the pixels,
+signs counting and not, and SSIM of the magnitudes, each scaled to [0, 1]. A method that depends on
+the model has a curve that falls; guided backpropagation's stays up until the first layers.
+
+Then the protocol of DMBP's Table 3: only the last layer is drawn anew, from a normal distribution,
+and the maps of the predicted class are correlated (Spearman).
+
+Means over test images. OUT/curves.csv holds the curves, OUT/curves.png a picture of them.
+"""
+
+import csv
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from accuracy import cifar10
+from flax import nnx
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from jaxattr import catalogue, maps, metrics
+from jaxattr.models import load
+
+METHODS = ("saliency", "input_x_gradient", "guided_backprop", "guided_grad_cam", "grad_cam")
+METHODS += ("lrp", "dmbp", "lpr", "tr_gbp", "rsp", "excitation_backprop")
+OPTIONS: dict[str, dict[str, Any]] = {"dmbp": {"steps": 50}, "lpr": {"steps": 20}}
+SCORES = ("rank correlation", "of magnitudes", "SSIM")
+
+
+def order(parameters: Any) -> list[str]:
+    """Return the layers, the last first: whole residual blocks, the stem and the classifier."""
+    paths = jax.tree.leaves_with_path(parameters)
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+    blocks = {".".join(n.split(".")[: 2 if n.startswith("layer") else 1]) for n in names}
+    last = sorted(blocks - {"conv1", "bn1"} - {b for b in blocks if b.startswith("layer")})
+    middle = sorted((b for b in blocks if b.startswith("layer")), reverse=True, key=_numbers)
+    return [*last, *middle, "bn1", "conv1"]
+
+
+def _numbers(block: str) -> list[int]:
+    return [int(part) for part in block.removeprefix("layer").split(".")]
+
+
+def forget(net: Callable, layers: Sequence[str], initializer: Any = None) -> Callable:
+    """Return a network with some of its layers made random."""
+    graph, parameters, rest = nnx.split(net, nnx.Param, ...)
+    key = jax.random.key(0)
+    parameters = metrics.randomize_parameters(parameters, layers, key=key, initializer=initializer)
+    return nnx.merge(graph, parameters, rest)
+
+
+def compare(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return the three similarities of maps, `(3, B)`."""
+    size = lambda m: maps.unit_range(jnp.abs(m).sum(-1, keepdims=True))
+    signed = metrics.rank_correlation(a, b)
+    unsigned = metrics.rank_correlation(a, b, reduce=metrics.magnitude_sum)
+    return jnp.stack([signed.score, unsigned.score, metrics.ssim(size(a), size(b)).score])
+
+
+def explainer(name: str) -> Callable[..., jax.Array]:
+    @jax.jit
+    def explain(net: Callable, x: jax.Array, target: jax.Array) -> jax.Array:
+        attribute = catalogue.build(catalogue.find(name), lambda x: net(x), **OPTIONS.get(name, {}))
+        return attribute(x, target, key=jax.random.key(0))
+
+    return explain
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--networks", default="cifar_resnet20,cifar_resnet32")
+    parser.add_argument("--methods", default=",".join(m for m in METHODS if m in catalogue.METHODS))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows, curves, table = [], {}, {}
+    for network in options.networks.split(","):
+        (file,) = (options.data / "cifar_resnets").glob(f"{network[6:]}-*.th")
+        net, preprocess, _ = load(network, path=file)
+        labelled = list(islice(cifar10(options.data), options.images))
+        x = np.stack([preprocess(image) for image, _ in labelled])
+        target = net(x).argmax(-1)
+        layers = order(nnx.state(net, nnx.Param))
+        stages = [forget(net, layers[: n + 1]) for n in range(len(layers))]
+        anew = forget(net, layers[:1], metrics.normal(std=0.01))
+        for name in tqdm(options.methods.split(","), desc=network):
+            explain = explainer(name)
+            trained = explain(net, x, target)
+            similar = partial(compare, trained)
+            found = np.stack(
+                [np.nanmean(similar(explain(stage, x, target)), 1) for stage in stages]
+            )
+            curves[network, name] = found
+            rows += [
+                (network, name, layer, *values) for layer, values in zip(layers, found, strict=True)
+            ]
+            drawn = np.asarray(similar(explain(anew, x, anew(x).argmax(-1))))
+            same = np.asarray(similar(explain(anew, x, target)))
+            table[network, name] = np.nanmean(same, 1)[0], np.nanmean(drawn, 1)[0]
+    with (options.out / "curves.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("network", "method", "layers down to", *SCORES), *rows])
+    draw(curves, layers).savefig(options.out / "curves.png", dpi=120)
+    print(
+        "| network | method | magnitudes: classifier | half | all | Table 3, same class | "
+        "predicted class |\n|---|---|---:|---:|---:|---:|---:|"
+    )
+    for (network, name), found in curves.items():
+        stages = found[[0, len(found) // 2, -1], 1]
+        cells = [f"{v:.2f}" for v in (*stages, *table[network, name])]
+        print(f"| {network} | `{name}` | {' | '.join(cells)} |")
+
+
+def draw(curves: dict[tuple[str, str], np.ndarray], layers: list[str]) -> Figure:
+    """Draw a panel for each network and score."""
+    networks = list(dict.fromkeys(network for network, _ in curves))
+    figure = Figure(figsize=(15, 4.2 * len(networks)), layout="constrained")
+    panels = figure.subplots(len(networks), len(SCORES), sharey=True, squeeze=False)
+    for row, network in zip(panels, networks, strict=True):
+        for i, panel in enumerate(row):
+            panel.set_title(f"{network}: {SCORES[i]}", fontsize=10)
+            for (owner, name), found in curves.items():
+                if owner == network:
+                    panel.plot([1, *found[:, i]], label=name, marker=".", linewidth=1.2)
+            panel.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+            panel.set_xlabel("layers made random, from the last down")
+            panel.spines[["top", "right"]].set_visible(False)
+    panels[0, -1].legend(fontsize=8, frameon=False)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
