@@ -167,6 +167,23 @@ NETS: dict[str, Net] = {
         Dense("fc", 20 * 2 * 2, 5),
     ),
 }
+STACK: Net = (
+    Conv("conv1", 3, 6, bias=True),
+    Relu("relu1"),
+    Conv("conv2", 6, 8, kernel=1, padding=((0, 0), (0, 0)), bias=True),
+    Relu("relu2"),
+    MaxPool("pool1"),
+    Conv("conv3", 8, 8, bias=True),
+    Relu("relu3"),
+    Conv("conv4", 8, 10, bias=True),
+    Relu("relu4"),
+    MaxPool("pool2"),
+    Flatten("flatten"),
+    Dense("fc1", 10 * 4 * 3, 16),
+    Relu("relu5"),
+    Dense("fc2", 16, 6),
+)
+"""A VGG with a 1x1 convolution, for images of 16 by 12; `reference/make_relative.py` draws it."""
 SHAPES = {"vgg": (3, 16, 18, 3), "resnet": (3, 20, 18, 3), "lite": (3, 16, 18, 3)}
 
 Activation: TypeAlias = Callable[[Array], Array]
