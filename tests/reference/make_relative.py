@@ -159,9 +159,7 @@ def make(folders: Sequence[str]) -> None:
     for key, a in arrays.items():
         if ".r" in key:
             print(f"{key}: sum {a.flatten(1).sum(1).tolist()}, max {a.abs().max():.1e}")
-    np.savez_compressed(  # type: ignore[reportArgumentType]
-        HERE / "peers_relative.npz", **{k: v.numpy() for k, v in arrays.items()}
-    )
+    np.savez_compressed(HERE / "peers_relative.npz", **{k: v.numpy() for k, v in arrays.items()})
 
 
 if __name__ == "__main__":
