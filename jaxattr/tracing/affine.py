@@ -49,7 +49,7 @@ def fold(program: Program, operations: Sequence[Operation]) -> tuple[Operation, 
                 chain, between = [*chain, *between, j], []
             elif follower.kind is Kind.STRUCTURE and _keeps_all(follower.equations[-1]):
                 between.append(j)
-                channels = _followed(follower.equations[-1], channels)
+                channels = followed(follower.equations[-1], channels)
             else:
                 break
             j = next_of(follower)
@@ -121,7 +121,7 @@ def _keeps_all(e: Equation) -> bool:
     return len(e.inputs) == 1 and math.prod(before) == math.prod(after)
 
 
-def _followed(e: Equation, axes: Iterable[int]) -> set[int]:
+def followed(e: Equation, axes: Iterable[int]) -> set[int]:
     """Return where axes are after a rearrangement; those that it merges or splits are left out."""
     before, after = _shapes(e)
     match e.primitive:

@@ -5,6 +5,7 @@ with positive weights only, squared ones, or ones. All are elementwise functions
 weight: that of the convolution, times the scales that follow. No Jacobian is built for it.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.tracing import elementwise, interpret
-from jaxattr.tracing.affine import weight_axes
+from jaxattr.tracing.affine import followed, weight_axes
 from jaxattr.tracing.interpret import Equation, Step
 from jaxattr.tracing.kinds import LAYERS, Operation
 from jaxattr.types import Array
@@ -25,11 +26,15 @@ class Weighted(NamedTuple):
         weight: the effective weight, every scale that follows folded in, whatever its sign.
         apply: `(x, weight) -> y`, bilinear, with any weight of that shape.
         shift: what is added, by biases and BatchNorms; it broadcasts to `y`.
+        channels: the axes of `y` that are axes of the weight; none of a scale and shift alone.
+        window: how many positions of `x` an output sees, 1 for a dense layer.
     """
 
     weight: Array
     apply: Callable[[Array, Array], Array]
     shift: Array
+    channels: tuple[int, ...] = ()
+    window: int = 1
 
 
 Runs = Callable[[Equation], Step]
@@ -71,7 +76,19 @@ def weighted(operation: Operation, runs: Runs, *operands: Any) -> Weighted:
 
     shift, pull = jax.vjp(after, jnp.zeros_like(_output(leader)))
     (scale,) = pull(jnp.ones_like(shift))
-    return Weighted(weight * _along_weight(leader, moving, scale, weight), apply, shift)
+    effective = weight * _along_weight(leader, moving, scale, weight)
+    channels = set(weight_axes(leader, moving))
+    for e in chain:
+        channels = channels if elementwise.elementwise(e) else followed(e, channels)
+    return Weighted(effective, apply, shift, tuple(sorted(channels)), _window(leader, weight))
+
+
+def _window(leader: Equation, weight: Array) -> int:
+    """Return the number of positions that the kernel of a convolution covers."""
+    if leader.primitive != "conv_general_dilated":
+        return 1
+    _, _, *positions = leader.eqn.params["dimension_numbers"].rhs_spec
+    return math.prod(weight.shape[axis] for axis in positions)
 
 
 def _following(equations: Iterable[Equation], start: int) -> list[Equation]:
@@ -113,7 +130,7 @@ def _output(e: Equation) -> Any:
 
 
 def _along_weight(leader: Equation, moving: int, scale: Array, weight: Array) -> Array:
-    """Return the scale of a layer's output, which varies along channels alone, in its weight's axes."""
+    """Return the scale of a layer's output along the axes of its weight; it varies along no other."""
     axes = weight_axes(leader, moving)
     scale = scale[tuple(slice(None) if a in axes else 0 for a in range(scale.ndim))]
     order = sorted(axes.values())
