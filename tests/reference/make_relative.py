@@ -138,7 +138,7 @@ def make(folders: Sequence[str]) -> None:
     model, images, classes = load("vgg")
     weights = {name: p.detach() for name, p in model.state_dict().items()}
     drawn = draw()
-    arrays = {f"stack.net.{name}": w.float() for name, w in drawn[0].items()}
+    arrays = {f"net.stack.{name}": w.float() for name, w in drawn[0].items()}
     arrays |= {"stack.x": drawn[1].float(), "stack.target": drawn[2]}
     for name, net, (w, x, target) in (
         ("vgg", NETS["vgg"], (weights, images[:2], classes[:2])),
