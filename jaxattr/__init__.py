@@ -15,6 +15,8 @@ from jaxattr.cams import guided_grad_cam as guided_grad_cam
 from jaxattr.deeplift import deeplift as deeplift
 from jaxattr.dmbp import dmbp as dmbp
 from jaxattr.dmbp import dmbp_decompose as dmbp_decompose
+from jaxattr.fullgrad import fullgrad as fullgrad
+from jaxattr.fullgrad import fullgrad_decompose as fullgrad_decompose
 from jaxattr.gradients import input_x_gradient as input_x_gradient
 from jaxattr.gradients import saliency as saliency
 from jaxattr.lpr import lpr as lpr
@@ -24,6 +26,8 @@ from jaxattr.noise import smooth as smooth
 from jaxattr.noise import smooth_squared as smooth_squared
 from jaxattr.noise import variance as variance
 from jaxattr.paths import integrated_gradients as integrated_gradients
+from jaxattr.tr_gbp import tr_gbp as tr_gbp
+from jaxattr.tr_gbp import tr_gbp_layers as tr_gbp_layers
 from jaxattr.tracing.freeze import freeze as freeze
 from jaxattr.tracing.layers import taps as taps
 from jaxattr.tracing.rewrite import UnsupportedOperation as UnsupportedOperation
