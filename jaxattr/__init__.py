@@ -26,6 +26,9 @@ from jaxattr.noise import smooth as smooth
 from jaxattr.noise import smooth_squared as smooth_squared
 from jaxattr.noise import variance as variance
 from jaxattr.paths import integrated_gradients as integrated_gradients
+from jaxattr.relevance import conservation as conservation
+from jaxattr.relevance import lrp as lrp
+from jaxattr.relevance import lrp_layers as lrp_layers
 from jaxattr.tr_gbp import tr_gbp as tr_gbp
 from jaxattr.tr_gbp import tr_gbp_layers as tr_gbp_layers
 from jaxattr.tracing.freeze import freeze as freeze

@@ -64,8 +64,11 @@ METHODS = {
         Method(jaxattr.guided_backprop, _GRADIENT),
         Method(jaxattr.deconvnet, _GRADIENT),
         Method(jaxattr.deeplift, "2 forward, 1 backward"),
+        Method(jaxattr.lrp, "1 forward, 1 to 4 forward and backward per layer"),
         Method(jaxattr.grad_cam, _CAM),
         Method(jaxattr.guided_grad_cam, "guided_backprop + grad_cam"),
+        Method(jaxattr.fullgrad, _GRADIENT),
+        Method(jaxattr.tr_gbp, "1 forward, top + 1 backward"),
         Method(
             jaxattr.dmbp,
             "steps x (2 forward, 2 backward)",

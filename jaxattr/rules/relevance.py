@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxattr.tracing.rewrite import Local, Rule, plain, refuse
+from jaxattr.tracing.interpret import Equation
+from jaxattr.tracing.rewrite import Local, Rule, UnsupportedOperation, plain, refuse
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array
 
@@ -119,3 +120,21 @@ _PLACING = {"concatenate", "pad", "dynamic_update_slice"}
 def selected(local: Local) -> Callable[..., Array]:
     """Follow a selection to what it selects, and refuse any other product of two values."""
     return (plain if local.site.op == "select_n" else refuse)(local)
+
+
+def normalisation(local: Local) -> Callable[..., Array]:
+    """Refuse a normalisation by statistics of the image: no rule says how relevance divides."""
+    site = local.site
+    where = f" in {site.name}" if site.name else ""
+    raise UnsupportedOperation(
+        f"`{site.op}` (shape {site.shape}){where}, at {site.source}, computes a statistic of the "
+        "image, as LayerNorm, GroupNorm, a softmax or a BatchNorm in training mode does; relevance "
+        "has no rule for what is divided by it. Explain logits rather than probabilities, and "
+        "models in evaluation mode"
+    )
+
+
+def is_resizing(equations: Sequence[Equation]) -> bool:
+    """Whether an operation is a step of `jax.image.resize`, whose weights are no parameters."""
+    names = {name for e in equations for _, name in e.calls}
+    return any("resize" in name or "scale_and_translate" in name for name in names)

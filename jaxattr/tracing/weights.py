@@ -130,7 +130,7 @@ def _output(e: Equation) -> Any:
 
 
 def _along_weight(leader: Equation, moving: int, scale: Array, weight: Array) -> Array:
-    """Return the scale of a layer's output along the axes of its weight; it varies along no other."""
+    """Return the scale of a layer's output in the axes of its weight; it varies along no other."""
     axes = weight_axes(leader, moving)
     scale = scale[tuple(slice(None) if a in axes else 0 for a in range(scale.ndim))]
     order = sorted(axes.values())

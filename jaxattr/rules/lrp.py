@@ -1,0 +1,274 @@
+r"""Layer-wise relevance propagation: how a layer with weights hands relevance to its inputs.
+
+A layer adds contributions $z_{jk} = a_j w_{jk}$ of its inputs and a bias to $z_k = \sum_j z_{jk} +
+b_k$; the bias and BatchNorm that follow a convolution are part of it. Each rule shares out the
+relevance $R_k$ of an output in proportion to some reading of $z_{jk}$,
+
+$$R_j = \sum_k \frac{z'_{jk}}{\sum_j z'_{jk} + b'_k} R_k.$$
+
+A rule is a function of the relevance, the input and the layer; `affine` makes a rule for
+`with_rules` of it. The bias is one more input in the denominator, which keeps its share, as in the
+papers; `without_bias` leaves it out, and `conserving` spreads what it keeps over the inputs.
+`stabilizer` is added to every denominator, with its sign; where the terms have one sign none is
+needed, and an output without terms hands nothing down.
+"""
+
+from collections.abc import Callable
+from functools import reduce
+from operator import add, mul
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxattr.rules.relevance import divide, of_layer
+from jaxattr.tracing.rewrite import Rule
+from jaxattr.tracing.weights import Weighted
+from jaxattr.types import Array
+
+
+class Handed(NamedTuple):
+    """What a rule does with relevance.
+
+    Attributes:
+        down: the relevance of the inputs.
+        rest: of each output's relevance, what was not handed down.
+    """
+
+    down: Array
+    rest: Array
+
+
+LayerRule: TypeAlias = Callable[[Array, Array, Weighted], Handed]
+"""`(relevance, x, layer) -> Handed`, where `layer.apply(x, layer.weight) + layer.shift` is $z$."""
+
+
+class Terms(NamedTuple):
+    r"""Contributions $z'_{jk}$ of a layer's inputs.
+
+    Attributes:
+        total: their sums over the inputs, $\sum_j z'_{jk}$.
+        back: from a coefficient $c_k$ for each output to $\sum_k z'_{jk} c_k$.
+    """
+
+    total: Array
+    back: Callable[[Array], Array]
+
+
+def terms(layer: Weighted, *parts: tuple[Array, Array]) -> Terms:
+    """Return contributions that are sums of products `x * w`, one for each pair `(x, w)`."""
+    xs, ws = zip(*parts, strict=True)
+
+    total, pull = jax.vjp(lambda *xs: reduce(add, map(layer.apply, xs, ws)), *xs)
+    return Terms(total, lambda c: reduce(add, map(mul, xs, pull(c))))
+
+
+def positive_terms(layer: Weighted, x: Array) -> Terms:
+    """Return the positive contributions, of either sign of the input."""
+    return terms(layer, (_up(x), _up(layer.weight)), (_down(x), _down(layer.weight)))
+
+
+def negative_terms(layer: Weighted, x: Array) -> Terms:
+    """Return the negative contributions, of either sign of the input."""
+    return terms(layer, (_up(x), _down(layer.weight)), (_down(x), _up(layer.weight)))
+
+
+def affine(rule: LayerRule) -> Rule:
+    """Make a rule for `with_rules`, of kind `affine`."""
+    return of_layer(lambda r, x, layer: rule(r, x, layer).down)
+
+
+def epsilon(epsilon: float = 1e-6) -> LayerRule:
+    r"""LRP-$\epsilon$: all contributions count.
+
+    $$R_j = \sum_k \frac{z_{jk}}{z_k + \epsilon\,\mathrm{sign}(z_k)} R_k$$
+
+    Reference:
+        Bach et al., PLOS ONE 2015, eq. 58.
+    """
+
+    def rule(r: Array, x: Array, layer: Weighted) -> Handed:
+        z = terms(layer, (x, layer.weight))
+        return _handed(r, (z, divide(r, z.total + layer.shift, epsilon)))
+
+    return rule
+
+
+def zero() -> LayerRule:
+    """LRP-0: LRP-epsilon with an epsilon of 0, which in a ReLU network is gradient times input.
+
+    Reference:
+        Montavon et al., Layer-wise relevance propagation: an overview, 2019, section 10.2.1.
+    """
+    return epsilon(0.0)
+
+
+def gamma(gamma: float = 0.25, *, stabilizer: float = 0.0) -> LayerRule:
+    r"""LRP-$\gamma$: contributions of the output's own sign count $1 + \gamma$ times.
+
+    Where $z_k > 0$ and $a_j \ge 0$ that is $a_j (w_{jk} + \gamma w_{jk}^+)$; for inputs and outputs
+    of either sign it is the generalised rule.
+
+    Reference:
+        Montavon et al., 2019, section 10.2.1; generalised by Andeol et al., 2021.
+    """
+
+    def rule(r: Array, x: Array, layer: Weighted) -> Handed:
+        p, n, b = positive_terms(layer, x), negative_terms(layer, x), layer.shift
+        z = p.total + n.total + b
+        up = divide(r, z + gamma * (p.total + _up(b)), stabilizer)
+        down = divide(r, z + gamma * (n.total + _down(b)), stabilizer)
+        of_positive = jnp.where(z > 0, (1 + gamma) * up, jnp.where(z < 0, down, 0))
+        of_negative = jnp.where(z > 0, up, jnp.where(z < 0, (1 + gamma) * down, 0))
+        return _handed(r, (p, of_positive), (n, of_negative))
+
+    return rule
+
+
+def alpha_beta(alpha: float = 2.0, beta: float = 1.0, *, stabilizer: float = 0.0) -> LayerRule:
+    r"""LRP-$\alpha\beta$: positive and negative contributions on their own, $\alpha - \beta = 1$.
+
+    $$R_j = \sum_k \Big(\alpha \frac{z_{jk}^+}{z_k^+} - \beta \frac{z_{jk}^-}{z_k^-}\Big) R_k$$
+
+    Raises:
+        ValueError: unless $\alpha - \beta = 1$ and both are at least 0.
+
+    Reference:
+        Bach et al., PLOS ONE 2015, eq. 60.
+    """
+    if beta < 0 or abs(alpha - beta - 1) > 1e-6:
+        raise ValueError(
+            f"alpha is {alpha} and beta is {beta}; expected both at least 0, and alpha - beta = 1: "
+            "otherwise relevance grows or shrinks from layer to layer"
+        )
+
+    def rule(r: Array, x: Array, layer: Weighted) -> Handed:
+        p, n, b = positive_terms(layer, x), negative_terms(layer, x), layer.shift
+        return _handed(
+            r,
+            (p, divide(alpha * r, p.total + _up(b), stabilizer)),
+            (n, divide(-beta * r, n.total + _down(b), stabilizer)),
+        )
+
+    return rule
+
+
+def z_plus(*, stabilizer: float = 0.0) -> LayerRule:
+    r"""The $z^+$ rule: positive contributions only; $\alpha\beta$ with $\alpha = 1$.
+
+    Reference:
+        Montavon et al., Explaining nonlinear classification decisions with deep Taylor
+        decomposition, Pattern Recognition 2017, eq. 17.
+    """
+
+    def rule(r: Array, x: Array, layer: Weighted) -> Handed:
+        p = positive_terms(layer, x)
+        return _handed(r, (p, divide(r, p.total + _up(layer.shift), stabilizer)))
+
+    return rule
+
+
+def z_box(low: ArrayLike, high: ArrayLike, *, stabilizer: float = 0.0) -> LayerRule:
+    r"""The $z^B$ rule, for inputs between bounds.
+
+    $$z'_{jk} = a_j w_{jk} - l_j w_{jk}^+ - h_j w_{jk}^-$$
+
+    Meant for the layer that sees the image. All its terms are positive, and the bias plays no part.
+
+    Args:
+        low: the smallest value that a pixel can have, as the model takes it; a number, or an array
+            that broadcasts to the input, such as one value per channel.
+        high: the largest.
+        stabilizer: added to the denominator.
+
+    Reference:
+        Montavon et al., 2017, eq. 19.
+    """
+
+    def rule(r: Array, x: Array, layer: Weighted) -> Handed:
+        lowest, highest = (jnp.broadcast_to(jnp.asarray(a, x.dtype), x.shape) for a in (low, high))
+        w = layer.weight
+        z = terms(layer, (x, w), (-lowest, _up(w)), (-highest, _down(w)))
+        return _handed(r, (z, divide(r, z.total, stabilizer)))
+
+    return rule
+
+
+def w_square(*, stabilizer: float = 0.0) -> LayerRule:
+    """The w-square rule: squared weights, whatever the input.
+
+    Reference:
+        Montavon et al., 2017, eq. 12.
+    """
+
+    def rule(r: Array, x: Array, layer: Weighted) -> Handed:
+        z = terms(layer, (jnp.ones_like(x), layer.weight**2))
+        return _handed(r, (z, divide(r, z.total + layer.shift**2, stabilizer)))
+
+    return rule
+
+
+def flat(*, stabilizer: float = 0.0) -> LayerRule:
+    """Spread relevance evenly over all inputs that an output sees.
+
+    Reference:
+        Bach et al., Controlling explanatory heatmap resolution and semantics via decomposition
+        depth, ICIP 2016.
+    """
+
+    def rule(r: Array, x: Array, layer: Weighted) -> Handed:
+        z = terms(layer, (jnp.ones_like(x), jnp.ones_like(layer.weight)))
+        return _handed(r, (z, divide(r, z.total, stabilizer)))
+
+    return rule
+
+
+def pass_() -> LayerRule:
+    """Pass relevance through a layer of one input per output, a scale and shift."""
+
+    def rule(r: Array, x: Array, layer: Weighted) -> Handed:
+        return Handed(r, jnp.zeros_like(r))
+
+    return rule
+
+
+def without_bias(rule: LayerRule) -> LayerRule:
+    """Leave the bias out of a rule's denominators."""
+
+    def unbiased(r: Array, x: Array, layer: Weighted) -> Handed:
+        return rule(r, x, layer._replace(shift=jnp.zeros_like(layer.shift)))
+
+    return unbiased
+
+
+def conserving(rule: LayerRule) -> LayerRule:
+    """Spread evenly over an output's inputs what its bias, stabiliser or lack of terms would keep.
+
+    Law: the relevance handed down sums to what arrived, except at an output that sees no input.
+
+    Reference:
+        Bach et al., PLOS ONE 2015, eq. 53, and the toolbox's `bias_factor`.
+    """
+    spread = flat()
+
+    def conserved(r: Array, x: Array, layer: Weighted) -> Handed:
+        down, rest = rule(r, x, layer)
+        more, left = spread(rest, x, layer)
+        return Handed(down + more, left)
+
+    return conserved
+
+
+def _handed(r: Array, *shares: tuple[Terms, Array]) -> Handed:
+    """Hand down `c` times each term, for each of some terms with their coefficients `c`."""
+    down = reduce(add, (z.back(c) for z, c in shares))
+    return Handed(down, r - reduce(add, (c * z.total for z, c in shares)))
+
+
+def _up(a: Array) -> Array:
+    return jnp.maximum(a, 0)
+
+
+def _down(a: Array) -> Array:
+    return jnp.minimum(a, 0)
