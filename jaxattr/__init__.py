@@ -10,7 +10,9 @@ from jaxattr import metrics as metrics
 from jaxattr.backprop import deconvnet as deconvnet
 from jaxattr.backprop import guided_backprop as guided_backprop
 from jaxattr.batching import batched as batched
+from jaxattr.cameras import cameras as cameras
 from jaxattr.cams import grad_cam as grad_cam
+from jaxattr.cams import grad_cam_plus_plus as grad_cam_plus_plus
 from jaxattr.cams import guided_grad_cam as guided_grad_cam
 from jaxattr.deeplift import deeplift as deeplift
 from jaxattr.dmbp import dmbp as dmbp
@@ -29,6 +31,7 @@ from jaxattr.paths import integrated_gradients as integrated_gradients
 from jaxattr.relevance import conservation as conservation
 from jaxattr.relevance import lrp as lrp
 from jaxattr.relevance import lrp_layers as lrp_layers
+from jaxattr.score_cam import score_cam as score_cam
 from jaxattr.tr_gbp import tr_gbp as tr_gbp
 from jaxattr.tr_gbp import tr_gbp_layers as tr_gbp_layers
 from jaxattr.tracing.freeze import freeze as freeze

@@ -67,6 +67,9 @@ METHODS = {
         Method(jaxattr.lrp, "1 forward, 1 to 4 forward and backward per layer"),
         Method(jaxattr.grad_cam, _CAM),
         Method(jaxattr.guided_grad_cam, "guided_backprop + grad_cam"),
+        Method(jaxattr.grad_cam_plus_plus, _CAM),
+        Method(jaxattr.score_cam, "1 forward to the layer, 1 for each of its channels"),
+        Method(jaxattr.cameras, f"at each scale {_CAM}"),
         Method(jaxattr.fullgrad, _GRADIENT),
         Method(jaxattr.tr_gbp, "1 forward, top + 1 backward"),
         Method(

@@ -1,10 +1,16 @@
 """Attribution maps as pictures: channels, scale and size. Arrays to arrays, no model."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxattr.types import Array
+
+Resize: TypeAlias = Callable[[Array, tuple[int, int]], Array]
+"""From maps `(B, h, w)` or `(B, h, w, C)` and `(H, W)` to maps of that size."""
 
 
 def heatmap(a: Array) -> Array:
@@ -102,6 +108,33 @@ def resize_aligned(a: Array, size: tuple[int, int]) -> Array:
         at = np.linspace(0, m - 1, n)[:, None]
         a = _interpolate(a, axis, np.maximum(0, 1 - np.abs(at - np.arange(m))))
     return a
+
+
+def resize_cubic(a: Array, size: tuple[int, int]) -> Array:
+    """Resize maps `(B, h, w)` or `(B, h, w, C)` by cubic convolution.
+
+    Keys' kernel with the parameter -0.75, as in torch and OpenCV (`jax.image.resize` takes -0.5).
+    Pixel centres are at half-integers, edges are repeated, and shrinking does not blur first.
+
+    >>> import jax.numpy as jnp
+    >>> resize_cubic(jnp.array([[[0.0, 64.0]]]), (1, 4)).tolist()
+    [[[-6.75, 14.5, 49.5, 70.75]]]
+    """
+    for axis, n in ((1, size[0]), (2, size[1])):
+        m = a.shape[axis]
+        at = (np.arange(n) + 0.5) * m / n - 0.5
+        weights = np.zeros((n, m))
+        for tap in range(-1, 3):
+            place = np.floor(at) + tap
+            into = np.clip(place, 0, m - 1).astype(int)
+            np.add.at(weights, (np.arange(n), into), _cubic(np.abs(at - place)))
+        a = _interpolate(a, axis, weights)
+    return a
+
+
+def _cubic(t: np.ndarray, a: float = -0.75) -> np.ndarray:
+    near = ((a + 2) * t - (a + 3)) * t**2 + 1
+    return np.where(t <= 1, near, a * (((t - 5) * t + 8) * t - 4))
 
 
 def _interpolate(a: Array, axis: int, weights: np.ndarray) -> Array:

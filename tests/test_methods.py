@@ -26,13 +26,16 @@ METHODS = {
     "deeplift": partial(jaxattr.deeplift, baseline=0.1),
     "grad_cam": jaxattr.grad_cam,
     "guided_grad_cam": jaxattr.guided_grad_cam,
+    "grad_cam_plus_plus": jaxattr.grad_cam_plus_plus,
+    "score_cam": partial(jaxattr.score_cam, chunk=7),
+    "cameras": partial(jaxattr.cameras, scales=(1, 1.06)),  # a size that flattens to the same
     "fullgrad": jaxattr.fullgrad,
     "tr_gbp": jaxattr.tr_gbp,
     "smooth": lambda f: jaxattr.smooth(jaxattr.saliency(f), samples=3),
     "smooth_squared": lambda f: jaxattr.smooth_squared(jaxattr.guided_backprop(f), samples=3),
     "variance": lambda f: jaxattr.variance(jaxattr.saliency(f), samples=3, chunk=2),
 }
-SPATIAL = {"grad_cam", "fullgrad", "tr_gbp"}
+SPATIAL = {"grad_cam", "grad_cam_plus_plus", "score_cam", "cameras", "fullgrad", "tr_gbp"}
 RANDOM = {"smooth", "smooth_squared", "variance"}
 KEY = jax.random.key(0)
 
