@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 
 from jaxattr.rules import lrp
 from jaxattr.rules.lrp import LayerRule, affine
-from jaxattr.rules.relevance import is_resizing, normalisation, passing, proportional, selected
+from jaxattr.rules.relevance import gated, is_resizing, normalisation, passing, proportional
 from jaxattr.tracing.rewrite import Local, Rule, refuse
 from jaxattr.types import Array
 
@@ -24,7 +24,8 @@ class Composite(NamedTuple):
         mean: for sums, means, average pools and resizing, which are layers of fixed weights.
         sum: for residual sums.
         activation: for activations.
-        product: for products of two values that depend on the image.
+        product: for products of two values that depend on the image; by default gates pass
+            relevance to their signal.
     """
 
     convolution: LayerRule
@@ -35,7 +36,7 @@ class Composite(NamedTuple):
     mean: Rule = proportional()
     sum: Rule = proportional()
     activation: Rule = passing
-    product: Rule = selected
+    product: Rule = gated
 
 
 def uniform(rule: LayerRule, *, first: LayerRule | None = None) -> Composite:

@@ -117,9 +117,32 @@ _PLACING = {"concatenate", "pad", "dynamic_update_slice"}
 """Sums in which no two entries meet: relevance goes back to where the entry came from."""
 
 
-def selected(local: Local) -> Callable[..., Array]:
-    """Follow a selection to what it selects, and refuse any other product of two values."""
-    return (plain if local.site.op == "select_n" else refuse)(local)
+def gated(local: Local) -> Callable[..., Array]:
+    """Pass relevance through a gate to the signal, as if the gate were a constant.
+
+    The gate is the factor that is the same at many places: the channel weights of squeeze and
+    excitation. A product of two values of one shape is refused, for neither is the gate; a
+    selection is followed to what it selects.
+
+    Reference:
+        Arras et al., Explaining recurrent neural network predictions in sentiment analysis, WASSA
+        2017, section 3.2: the signal takes all.
+    """
+    if local.site.op == "select_n":
+        return plain(local)
+
+    def backward(r: Array, local: Local, operands: Sequence[Any]) -> Sequence[Array]:
+        return [r if a.shape == r.shape else jnp.zeros_like(a) for a in operands[: local.moving]]
+
+    passed = relevance(backward)(local)
+
+    def product(*operands: Any) -> Array:
+        signals = [a.shape == local.site.shape for a in operands[: local.moving]]
+        return (passed if local.site.op == "mul" and sum(signals) == 1 else refuse(local))(
+            *operands
+        )
+
+    return product
 
 
 def normalisation(local: Local) -> Callable[..., Array]:

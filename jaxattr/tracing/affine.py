@@ -2,7 +2,9 @@
 
 Along the data flow, whatever the order of declaration: a scale or shift by values free of x joins
 the layer that feeds it, if nobody else sees what is between them; a reshape on the way does not
-part them. A scale that differs from place to place is no part of a layer's weights and stays alone.
+part them. A scale that differs from place to place is no part of a layer's weights and stays alone,
+and so does one that comes before a layer, whose shift stops where the padding begins. What spreads
+the gate of a product over the places of its signal joins the product.
 """
 
 import math
@@ -21,47 +23,60 @@ def fold(program: Program, operations: Sequence[Operation]) -> tuple[Operation, 
         program: the program that they are of.
         operations: all of its operations, in order.
     """
-    made = {v: e for e in program.equations for v in e.outputs}
+    follower = _followers(program, operations)
+    groups = {}  # what becomes one, by its last operation
+    for i, o in enumerate(operations):
+        if o.kind is Kind.AFFINE and o.leader.primitive in LAYERS:
+            group = _chain(program, operations, follower, i)
+            groups[group[-1]] = group
+        elif o.kind is Kind.PRODUCT and o.leader.primitive == "mul":
+            spread = [j for j in range(i) if follower.get(j) == i and _spreads(operations[j])]
+            groups[i] = [*spread, i]
+    inside = {i for group in groups.values() for i in group}
+    return tuple(
+        _joined([operations[j] for j in groups.get(i, [i])])
+        for i in range(len(operations))
+        if i in groups or i not in inside
+    )
+
+
+def _followers(program: Program, operations: Sequence[Operation]) -> dict[int, int]:
+    """Return for each operation the only one that sees its output, if there is one."""
     users: dict[int, list[int]] = {}
     for i, o in enumerate(operations):
         for a in o.operands:
             users.setdefault(a, []).append(i)
     ends = {a for a in program.outputs if isinstance(a, int)}
+    seen = {i: users.get(o.outputs[0], []) for i, o in enumerate(operations)}
+    return {
+        i: seen[i][0]
+        for i, o in enumerate(operations)
+        if len(o.outputs) == len(seen[i]) == 1 and o.outputs[0] not in ends
+    }
 
-    def next_of(o: Operation) -> int | None:
-        """Return the only operation that sees the output of `o`."""
-        (out, *more) = o.outputs
-        seen = users.get(out, [])
-        return seen[0] if len(seen) == 1 and not more and out not in ends else None
 
-    chains: dict[int, list[int]] = {}  # by their last operation
-    for i, o in enumerate(operations):
-        if o.kind is not Kind.AFFINE or o.leader.primitive not in LAYERS:
-            continue
-        chain, between = [i], []
-        channels = set(weight_axes(o.leader, o.operands[0]))
-        j = next_of(o)
-        while j is not None and operations[j].moving == 1:
-            follower = operations[j]
-            if follower.kind is Kind.AFFINE and follower.leader.primitive not in LAYERS:
-                if not _scaled_axes(follower, made, program.avals) <= channels:
-                    break
-                chain, between = [*chain, *between, j], []
-            elif follower.kind is Kind.STRUCTURE and _keeps_all(follower.equations[-1]):
-                between.append(j)
-                channels = followed(follower.equations[-1], channels)
-            else:
-                break
-            j = next_of(follower)
-        chains[chain[-1]] = chain
-    inside = {i for chain in chains.values() for i in chain}
-    folded = []
-    for i, o in enumerate(operations):
-        if i in chains:
-            folded.append(_joined([operations[j] for j in chains[i]]))
-        elif i not in inside:
-            folded.append(o)
-    return tuple(folded)
+def _chain(
+    program: Program, operations: Sequence[Operation], follower: Mapping[int, int], i: int
+) -> list[int]:
+    """Return a layer and the scales and shifts that join it."""
+    layer = operations[i]
+    made = {v: e for e in program.equations for v in e.outputs}
+    channels = set(weight_axes(layer.leader, layer.operands[0]))
+    chain, between = [i], []
+    while (j := follower.get([*chain, *between][-1])) is not None and operations[j].moving == 1:
+        o = operations[j]
+        if o.kind is Kind.STRUCTURE and _keeps_all(o.equations[-1]):
+            channels = followed(o.equations[-1], channels)
+            between.append(j)
+        elif (
+            o.kind is Kind.AFFINE
+            and o.leader.primitive not in LAYERS
+            and _scaled_axes(o, made, program.avals) <= channels
+        ):
+            chain, between = [*chain, *between, j], []
+        else:
+            break
+    return chain
 
 
 def weight_axes(layer: Equation, moving: int) -> dict[int, int]:
@@ -148,9 +163,15 @@ def _extent(shape: tuple[int, ...], axis: int) -> tuple[int, int]:
     return shape[axis], math.prod(shape[axis + 1 :])
 
 
+def _spreads(o: Operation) -> bool:
+    """Whether an operation spreads a value over more places, as the gate of a product."""
+    return o.kind is Kind.STRUCTURE and o.equations[-1].primitive == "broadcast_in_dim"
+
+
 def _joined(parts: Sequence[Operation]) -> Operation:
+    *_, last = parts
     if len(parts) == 1:
-        return parts[0]
+        return last
     moving = {a for o in parts for a in o.operands[: o.moving]}
     equations = {e.outputs: e for o in parts for e in o.equations}  # a constant may be in several
-    return gathered(Kind.AFFINE, list(equations.values()), moving, parts[-1].outputs)
+    return gathered(last.kind, list(equations.values()), moving, last.outputs)
