@@ -17,6 +17,10 @@ from jaxattr.cams import guided_grad_cam as guided_grad_cam
 from jaxattr.deeplift import deeplift as deeplift
 from jaxattr.dmbp import dmbp as dmbp
 from jaxattr.dmbp import dmbp_decompose as dmbp_decompose
+from jaxattr.excitation import contrastive_excitation_backprop as contrastive_excitation_backprop
+from jaxattr.excitation import contrastive_excitation_layers as contrastive_excitation_layers
+from jaxattr.excitation import excitation_backprop as excitation_backprop
+from jaxattr.excitation import excitation_layers as excitation_layers
 from jaxattr.fullgrad import fullgrad as fullgrad
 from jaxattr.fullgrad import fullgrad_decompose as fullgrad_decompose
 from jaxattr.gradients import input_x_gradient as input_x_gradient
@@ -28,10 +32,15 @@ from jaxattr.noise import smooth as smooth
 from jaxattr.noise import smooth_squared as smooth_squared
 from jaxattr.noise import variance as variance
 from jaxattr.paths import integrated_gradients as integrated_gradients
+from jaxattr.rap import rap as rap
+from jaxattr.rap import rap_layers as rap_layers
 from jaxattr.relevance import conservation as conservation
 from jaxattr.relevance import lrp as lrp
 from jaxattr.relevance import lrp_layers as lrp_layers
 from jaxattr.score_cam import score_cam as score_cam
+from jaxattr.rsp import contrastive_rsp as contrastive_rsp
+from jaxattr.rsp import rsp as rsp
+from jaxattr.rsp import rsp_relevance as rsp_relevance
 from jaxattr.tr_gbp import tr_gbp as tr_gbp
 from jaxattr.tr_gbp import tr_gbp_layers as tr_gbp_layers
 from jaxattr.tracing.freeze import freeze as freeze

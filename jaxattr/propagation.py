@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from jaxattr.rules import composites
+from jaxattr.rules.composites import Composite
 from jaxattr.rules.relevance import is_resizing
 from jaxattr.targets import one_hot
 from jaxattr.tracing import interpret
@@ -53,19 +55,24 @@ def logit(logits: Array, target: Array) -> Array:
     return logits * one_hot(target, logits)
 
 
+def by_composite(composite: Composite) -> Callable[[Scope], Mapping[str, Rule]]:
+    """Return the rules of a composite, as `propagate` takes them."""
+    return lambda scope: composites.rules(composite, *ends(scope))
+
+
 def propagate(
     f: Fun,
     rules: Callable[[Scope], Mapping[str, Rule]],
-    x: Array,
+    x: Any,
     target: Array,
     start: Start = logit,
-) -> Array:
-    """Return the relevance of the image.
+) -> Any:
+    """Return the relevance of the image, or of whatever `f` is a function of.
 
     Args:
         f: images to logits.
         rules: from what is found in `f` to rules whose cotangents are relevance.
-        x: images `(B, H, W, C)`, or any tree of arrays.
+        x: images `(B, H, W, C)`, or any tree of arrays for other functions.
         target: classes `(B,)`.
         start: the relevance of the logits.
     """

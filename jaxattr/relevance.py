@@ -3,9 +3,16 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxattr.propagation import Conservation, Relevance, account, ends, propagate, propagate_layers
+from jaxattr.propagation import (
+    Conservation,
+    Relevance,
+    account,
+    by_composite,
+    propagate,
+    propagate_layers,
+)
 from jaxattr.rules import lrp as layer_rules
-from jaxattr.rules.composites import Composite, changed, epsilon_plus, rules
+from jaxattr.rules.composites import Composite, changed, epsilon_plus
 from jaxattr.targets import attribution, same_options
 from jaxattr.tracing.rewrite import Rule
 from jaxattr.tracing.sites import Scope
@@ -126,4 +133,4 @@ def _rules(
         composite = changed(composite, layer_rules.without_bias)
     if conserve:
         composite = changed(composite, layer_rules.conserving)
-    return lambda scope: rules(composite, *ends(scope))
+    return by_composite(composite)
