@@ -94,8 +94,6 @@ def proportional(
 
     def backward(r: Array, local: Local, operands: Sequence[Any]) -> Sequence[Array]:
         moving, given = operands[: local.moving], operands[local.moving :]
-        if local.site.op in _PLACING:
-            return jax.vjp(lambda *a: local.linear(*a, *given), *moving)[1](r)
         signs = (1, -1) if local.site.op == "sub" and len(moving) == 2 else (1,) * len(moving)
 
         def add(*parts: Array) -> Array:
@@ -110,10 +108,11 @@ def proportional(
             down = [a + b for a, b in zip(down, rest, strict=True)]
         return down
 
-    return relevance(backward)
+    split = relevance(backward)
+    return lambda local: (plain if local.site.op in _PLACING else split)(local)
 
 
-_PLACING = {"concatenate", "pad", "dynamic_update_slice"}
+_PLACING = {"concatenate", "stack", "pad", "dynamic_update_slice", "scatter"}
 """Sums in which no two entries meet: relevance goes back to where the entry came from."""
 
 

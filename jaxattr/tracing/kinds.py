@@ -54,12 +54,12 @@ class Operation(NamedTuple):
 
 _STRUCTURES = {"reshape", "transpose", "slice", "squeeze", "broadcast_in_dim", "rev", "split"}
 _STRUCTURES |= {"dynamic_slice", "expand_dims", "gather", "optimization_barrier", "device_put"}
-_STRUCTURES |= {"sharding_constraint", "reshard", "mesh_cast", "pvary"}
+_STRUCTURES |= {"sharding_constraint", "reshard", "mesh_cast", "pvary", "tile", "unstack"}
 _LINEAR = {"reduce_sum", "reduce_window_sum", "cumsum", "pad", "scatter-add", "scatter_add"}
-_LINEAR |= {"dynamic_update_slice"}
+_LINEAR |= {"dynamic_update_slice", "scatter"}
 _POOLS = {"reduce_window_max", "reduce_max"}
 LAYERS = {"conv_general_dilated", "dot_general", "ragged_dot_general"}
-_SUMS = {"add", "sub", "add_any", "concatenate"}
+_SUMS = {"add", "sub", "add_any", "concatenate", "stack"}
 _PRODUCTS = {"mul", "div", "select_n"}
 _KEEPING = {Kind.LINEAR, Kind.STRUCTURE, Kind.MAX_POOL, Kind.SUM, Kind.PRODUCT, Kind.AFFINE}
 

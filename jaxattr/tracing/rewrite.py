@@ -195,7 +195,8 @@ def _value(avals: Mapping[int, Any], operation: Operation, *operands: Any) -> An
     return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
-_WITH_CONSTANTS = {"concatenate", "pad", "dynamic_update_slice", "scatter-add", "scatter_add"}
+_WITH_CONSTANTS = {"concatenate", "stack", "pad", "dynamic_update_slice", "scatter"}
+_WITH_CONSTANTS |= {"scatter-add", "scatter_add"}
 
 
 def _linear(avals: Mapping[int, Any], operation: Operation, *operands: Any) -> Any:
