@@ -83,3 +83,15 @@ def parameters_like(frozen: Frozen, value: float, *, per_channel: bool) -> tuple
         return jnp.full(shape, value, slope.dtype)
 
     return tuple(full(line.slope) for line in frozen.lines)
+
+
+def projected(
+    optimizer: optax.GradientTransformation, low: float, high: float
+) -> optax.GradientTransformation:
+    """Keep parameters within bounds: each step ends at the nearest point inside."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = optimizer.update(updates, state, params)
+        return jax.tree.map(lambda p, u: jnp.clip(p + u, low, high) - p, params, updates), state
+
+    return optax.GradientTransformation(optimizer.init, update)

@@ -1,0 +1,102 @@
+"""Masks over images, drawn at random or made of fewer parameters than there are pixels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import DTypeLike
+
+from jaxattr.types import Array, Key
+
+
+def grid_mask(
+    key: Key, size: tuple[int, int], *, cells: int, probability: float, dtype: DTypeLike
+) -> Array:
+    """Draw a mask of RISE: a grid of zeros and ones, enlarged and cropped at random.
+
+    `cells x cells` numbers, each 1 with the given probability, are enlarged bilinearly to
+    `(cells + 1) C` pixels a side, `C = ceil(side / cells)`, and cropped to the size of the image
+    at an offset that is uniform on `0..C-1`. Beyond its outermost centres the grid is mirrored.
+
+    Args:
+        key: what the mask depends on.
+        size: `(H, W)`.
+        cells: of the grid, a side.
+        probability: of a cell to be 1.
+        dtype: of the result.
+
+    Returns:
+        `(H, W)`, in [0, 1]; every pixel has the mean `probability`.
+
+    Reference:
+        Petsiuk, Das and Saenko, RISE, BMVC 2018, section 3.2 and the authors' code.
+    """
+    ours, down, across = jax.random.split(key, 3)
+    grid = jax.random.bernoulli(ours, probability, (cells, cells)).astype(dtype)
+    left = _enlargement(down, size[0], cells).astype(dtype)
+    right = _enlargement(across, size[1], cells).astype(dtype)
+    return _both(left, grid, right)
+
+
+def _enlargement(key: Key, pixels: int, cells: int) -> Array:
+    """Return the matrix `(pixels, cells)` that enlarges and crops one axis."""
+    cell = -(-pixels // cells)
+    offset = jax.random.randint(key, (), 0, cell)
+    at = (jnp.arange(pixels) + offset + 0.5) * (cells / ((cells + 1) * cell)) - 0.5
+    last = cells - 1
+    mirrored = last - jnp.abs(last - jnp.abs(at))
+    return jnp.maximum(1 - jnp.abs(mirrored[:, None] - jnp.arange(cells)), 0)
+
+
+def blurred_grid(grid: Array, size: tuple[int, int], *, spacing: int, sigma: float) -> Array:
+    """Enlarge a grid: each number to a square, and those blurred by a Gaussian.
+
+    Args:
+        grid: `(..., h, w)`, `h = ceil(H / spacing)`, `w` likewise.
+        size: `(H, W)`.
+        spacing: sides of the squares in pixels.
+        sigma: of the Gaussian in pixels. Edges are repeated.
+
+    Returns:
+        `(..., H, W)`, in the range of the grid.
+    """
+    left, right = (
+        jnp.asarray(blurring(n, sigma, edges=True) @ _squares(n, spacing), grid.dtype) for n in size
+    )
+    return _both(left, grid, right)
+
+
+def _squares(pixels: int, spacing: int) -> np.ndarray:
+    return np.eye(-(-pixels // spacing)).repeat(spacing, 0)[:pixels]
+
+
+def blurring(pixels: int, sigma: float, *, edges: bool) -> np.ndarray:
+    """Return the matrix `(pixels, pixels)` that blurs one axis by a Gaussian, cut off at 4 sigma.
+
+    Args:
+        pixels: along the axis.
+        sigma: standard deviation in pixels; 0 changes nothing.
+        edges: whether what lies beyond the image is its edge repeated, or 0.
+    """
+    reach = int(np.ceil(4 * sigma))
+    offsets = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (offsets / (sigma or 1)) ** 2)
+    weights /= weights.sum()
+    at = np.arange(pixels)[:, None] + offsets
+    matrix = np.zeros((pixels, pixels))
+    inside = edges | ((at >= 0) & (at < pixels))
+    rows = np.broadcast_to(np.arange(pixels)[:, None], at.shape)
+    np.add.at(matrix, (rows, at.clip(0, pixels - 1)), weights * inside)
+    return matrix
+
+
+def blur(x: Array, sigma: float, *, edges: bool) -> Array:
+    """Blur images `(B, H, W, C)` by a Gaussian, by two matrix products; see `blurring`."""
+    left, right = (jnp.asarray(blurring(n, sigma, edges=edges), x.dtype) for n in x.shape[1:3])
+    return jnp.einsum("ih,bhwc,jw->bijc", left, x, right, precision=lax.Precision.HIGHEST)
+
+
+def _both(left: Array, grid: Array, right: Array) -> Array:
+    return jnp.einsum(
+        "ih,...hw,jw->...ij", left, grid, right, precision=lax.Precision.HIGHEST, optimize=True
+    )

@@ -1,0 +1,191 @@
+"""What becomes of a class's score when parts of the image are hidden."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxattr import scores
+from jaxattr.masks import grid_mask
+from jaxattr.progress import Progress, report
+from jaxattr.sampling import answers, turns, widened
+from jaxattr.scores import Score
+from jaxattr.targets import attribution, check_positive, need_key
+from jaxattr.tracing.rewrite import with_rules
+from jaxattr.types import Array, Attribution, Fun, Key
+
+
+def occlusion(
+    f: Fun,
+    *,
+    window: int | tuple[int, int] | None = None,
+    stride: int | tuple[int, int] | None = None,
+    baseline: Array | float = 0.0,
+    score: Score = scores.logit,
+    chunk: int = 16,
+    progress: Progress | None = None,
+) -> Attribution:
+    """Slide a window over the image and measure how much hiding what it covers lowers the score.
+
+        d_k = s(x) - s(x with x' in window k),
+        a_p = mean of d_k over the windows k that cover pixel p
+
+    Windows begin at every `stride`-th pixel until the last border is reached; the last ones are cut
+    there. Laws: for `f` linear in the image and a window of one pixel it is `input_x_gradient`,
+    summed over channels; the same for every `chunk`.
+
+    Args:
+        f: images `(B, H, W, C)` to logits `(B, K)`.
+        window: sides in pixels, one number or `(height, width)`; by default an eighth of the
+            image's, rounded up.
+        stride: from one window to the next in pixels, one number or `(down, across)`, at most the
+            window's side; by default half of it, rounded up.
+        baseline: `x'`, a number or anything that broadcasts to the shape of `x`.
+        score: `s`, of `jaxattr.scores`. The paper looks at the probability.
+        chunk: how many windows are evaluated at once, at most; memory grows with it, not with the
+            number of windows.
+        progress: called with the number of windows done, up to a hundred times.
+
+    Returns:
+        An attribution of shape `(B, H, W, 1)`, in units of the score. Cost: a forward pass for
+        every window, and one more.
+
+    Raises:
+        ValueError: if the window is larger than the image, or the stride than the window.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> f = lambda x: x.sum((1, 2, 3))[:, None]
+        >>> a = occlusion(f, window=1, stride=1)
+        >>> a(jnp.arange(4.0).reshape(1, 2, 2, 1), jnp.array([0])).ravel()
+        Array([0., 1., 2., 3.], dtype=float32)
+
+    Reference:
+        Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014.
+    """
+    check_positive("chunk", chunk)
+
+    def explain(x: Array, target: Array, key: object) -> Array:
+        size = x.shape[1:3]
+        sides = _pair("window", window, (-(-size[0] // 8), -(-size[1] // 8)))
+        steps = _pair("stride", stride, (-(-sides[0] // 2), -(-sides[1] // 2)))
+        rows, columns = (_covered(*axis) for axis in zip(size, sides, steps, strict=True))
+        count = len(rows) * len(columns)
+        hidden = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
+
+        def variant(number: Array) -> Array:
+            down, across = jnp.asarray(rows), jnp.asarray(columns)
+            i, j = jnp.divmod(number, len(columns))
+            inside = down[i][:, None] & across[j] & (number < count)
+            return jnp.where(inside[..., None], hidden, x)
+
+        # the last number is the image as it is
+        read = lambda logits, number: score(logits, target)
+        found = answers(f, variant, jnp.arange(count + 1), read, chunk=chunk, progress=progress)
+        drops = (found[:, count:] - found[:, :count]).reshape(-1, len(rows), len(columns))
+        down, across = (a / a.sum(0) for a in (rows, columns))
+        down, across = jnp.asarray(down, drops.dtype), jnp.asarray(across, drops.dtype)
+        a = jnp.einsum("bij,ih,jw->bhw", drops, down, across, precision=lax.Precision.HIGHEST)
+        return a[..., None].astype(x.dtype)
+
+    return attribution(f, explain)
+
+
+def rise(
+    f: Fun,
+    *,
+    samples: int = 4000,
+    cells: int = 7,
+    probability: float = 0.5,
+    score: Score = scores.probability,
+    chunk: int = 16,
+    progress: Progress | None = None,
+) -> Attribution:
+    """Average random masks, each weighted by the score of the image behind it.
+
+        a = 1 / (p n) sum_i s(x * m_i) m_i      (eq. 6)
+
+    A mask `m_i` is a small grid of zeros and ones, enlarged bilinearly and cropped at a random
+    offset (`jaxattr.masks.grid_mask`), the same for all channels. Masks are drawn inside the loop,
+    mask `i` from `fold_in(key, i)`, and all images of a batch meet the same ones. Laws: a score
+    that does not depend on the image gives the mean mask, which is flat in expectation; the same
+    for every `chunk`.
+
+    Args:
+        f: images `(B, H, W, C)` to logits `(B, K)`.
+        samples: n. The paper takes 4000 for VGG16 and 8000 for ResNet-50.
+        cells: of the grid, a side.
+        probability: p, of a cell to be 1.
+        score: `s`, of `jaxattr.scores`.
+        chunk: how many masks are evaluated at once, at most; memory grows with it, not with
+            `samples`.
+        progress: called with the number of masks done, up to a hundred times.
+
+    Returns:
+        An attribution of shape `(B, H, W, 1)`, in units of the score; it is all positive for a
+        probability. It needs a key. Cost: `samples` forward passes.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> f = lambda x: jnp.stack([x[:, 1, 1, 0], 1 - x[:, 1, 1, 0]], -1)  # sees one pixel
+        >>> a = rise(f, samples=200, cells=4)(jnp.ones((1, 8, 8, 1)), jnp.array([0]),
+        ...     key=jax.random.key(0))
+        >>> jnp.unravel_index(a.argmax(), a.shape)[1:3]
+        (Array(1, dtype=int32), Array(1, dtype=int32))
+
+    Reference:
+        Petsiuk, Das and Saenko, RISE, BMVC 2018.
+    """
+    for name, value in {"samples": samples, "cells": cells, "chunk": chunk}.items():
+        check_positive(name, value)
+    if not 0 < probability <= 1:
+        raise ValueError(f"probability is {probability}; expected more than 0 and at most 1")
+    network = with_rules(f, {})
+
+    def explain(x: Array, target: Array, key: Key | None) -> Array:
+        key = need_key(key, "rise")
+        batch, height, width, _ = x.shape
+        numbers, counts = turns(samples, chunk)
+        targets = jnp.tile(target, numbers.shape[1])
+
+        def draw(number: Array) -> Array:
+            return grid_mask(
+                jax.random.fold_in(key, number),
+                (height, width),
+                cells=cells,
+                probability=probability,
+                dtype=x.dtype,
+            )
+
+        def turn(total: Array, turn_: tuple[Array, Array, Array]) -> tuple[Array, None]:
+            i, numbers, counts = turn_
+            masks = jax.vmap(draw)(numbers)
+            images = masks[:, None, :, :, None] * x
+            logits = widened(network(images.reshape(-1, *x.shape[1:])))
+            weights = score(logits, targets).reshape(-1, batch) * counts[:, None]
+            report(progress, i, samples, each=numbers.size)
+            sums = jnp.einsum("nb,nhw->bhw", weights, masks, precision=lax.Precision.HIGHEST)
+            return total + sums, None
+
+        start = jnp.zeros((batch, height, width), jnp.promote_types(x.dtype, jnp.float32))
+        total, _ = lax.scan(turn, start, (jnp.arange(len(numbers)), numbers, counts))
+        return (total / (samples * probability))[..., None].astype(x.dtype)
+
+    return attribution(f, explain)
+
+
+def _pair(name: str, value: int | tuple[int, int] | None, default: tuple[int, int]) -> np.ndarray:
+    pair = np.broadcast_to(default if value is None else value, 2)
+    for side in pair:
+        check_positive(name, side)
+    return pair
+
+
+def _covered(pixels: int, side: int, step: int) -> np.ndarray:
+    """Mark, for each window along an axis, the pixels it covers: `(windows, pixels)`."""
+    if side > pixels:
+        raise ValueError(f"window is {side} pixels long; the image has {pixels}")
+    if step > side:
+        raise ValueError(f"stride is {step}, which leaves out pixels between windows of {side}")
+    starts = np.arange(-(-(pixels - side) // step) + 1)[:, None] * step
+    return (starts <= np.arange(pixels)) & (np.arange(pixels) < starts + side)
