@@ -72,6 +72,10 @@ METHODS = {
         Method(jaxattr.cameras, f"at each scale {_CAM}"),
         Method(jaxattr.fullgrad, _GRADIENT),
         Method(jaxattr.tr_gbp, "1 forward, top + 1 backward"),
+        Method(jaxattr.occlusion, "1 forward for each window"),
+        Method(jaxattr.rise, "samples x 1 forward", random=True),
+        Method(jaxattr.meaningful_perturbation, f"steps x ({_GRADIENT})", random=True),
+        Method(jaxattr.extremal_perturbation, f"steps x areas x ({_GRADIENT})"),
         Method(
             jaxattr.dmbp,
             "steps x (2 forward, 2 backward)",
