@@ -47,12 +47,9 @@ def _followers(program: Program, operations: Sequence[Operation]) -> dict[int, i
         for a in o.operands:
             users.setdefault(a, []).append(i)
     ends = {a for a in program.outputs if isinstance(a, int)}
-    seen = {i: users.get(o.outputs[0], []) for i, o in enumerate(operations)}
-    return {
-        i: seen[i][0]
-        for i, o in enumerate(operations)
-        if len(o.outputs) == len(seen[i]) == 1 and o.outputs[0] not in ends
-    }
+    single = {i: o.outputs[0] for i, o in enumerate(operations) if len(o.outputs) == 1}
+    seen = {i: users.get(a, []) for i, a in single.items() if a not in ends}
+    return {i: after[0] for i, after in seen.items() if len(after) == 1}
 
 
 def _chain(
