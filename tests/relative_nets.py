@@ -23,7 +23,8 @@ def authors(name: str) -> tuple[Callable[[Array], Array], Array, Array]:
         for key, a in arrays.items()
         if key.startswith("net.stack.")
     }
-    return plain(STACK, params), jnp.asarray(arrays["stack.x"]), jnp.asarray(arrays["stack.target"])
+    x = jnp.asarray(arrays["stack.x"], "float64")
+    return plain(STACK, params), x, jnp.asarray(arrays["stack.target"])
 
 
 def dense_net(x: Array) -> Array:

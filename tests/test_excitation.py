@@ -15,6 +15,8 @@ from jaxattr.rules.excitation import CONTRASTIVE, EXCITATION, contrast
 from jaxattr.rules.lrp import affine
 from jaxattr.tracing.layers import split
 
+OTHERS = ("clip(z, 0)", "where(z > 0, z, 0)")
+
 pytestmark = pytest.mark.usefixtures("unoptimized")
 
 METHODS = [jaxattr.excitation_backprop, jaxattr.contrastive_excitation_backprop]
