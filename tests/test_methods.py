@@ -17,10 +17,25 @@ import jaxattr
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 
+
+def quarters(image):
+    """Cut an image into four."""
+    rows, columns = (np.arange(n) < n // 2 for n in image.shape[:2])
+    top, left = np.broadcast_arrays(rows[:, None], columns)
+    return np.stack([top & left, top & ~left, ~top & left, ~top & ~left])
+
+
 METHODS = {
     "saliency": jaxattr.saliency,
     "input_x_gradient": jaxattr.input_x_gradient,
     "integrated_gradients": partial(jaxattr.integrated_gradients, steps=3, chunk=2),
+    "blur_integrated_gradients": partial(
+        jaxattr.blur_integrated_gradients, max_sigma=2, steps=3, chunk=2
+    ),
+    "guided_integrated_gradients": partial(
+        jaxattr.guided_integrated_gradients, steps=3, max_dist=0.3
+    ),
+    "xrai": partial(jaxattr.xrai, steps=2, segments=quarters, min_pixels=4),
     "guided_backprop": jaxattr.guided_backprop,
     "deconvnet": jaxattr.deconvnet,
     "deeplift": partial(jaxattr.deeplift, baseline=0.1),
@@ -31,12 +46,29 @@ METHODS = {
     "cameras": partial(jaxattr.cameras, scales=(1, 1.06)),  # a size that flattens to the same
     "fullgrad": jaxattr.fullgrad,
     "tr_gbp": jaxattr.tr_gbp,
+    "occlusion": partial(jaxattr.occlusion, window=(6, 5), chunk=3),
+    "rise": partial(jaxattr.rise, samples=5, chunk=2),
+    "meaningful_perturbation": partial(jaxattr.meaningful_perturbation, steps=2),
+    "extremal_perturbation": partial(
+        jaxattr.extremal_perturbation, steps=2, areas=(0.1, 0.3), spacing=4, sigma=3
+    ),
     "smooth": lambda f: jaxattr.smooth(jaxattr.saliency(f), samples=3),
     "smooth_squared": lambda f: jaxattr.smooth_squared(jaxattr.guided_backprop(f), samples=3),
     "variance": lambda f: jaxattr.variance(jaxattr.saliency(f), samples=3, chunk=2),
 }
-SPATIAL = {"grad_cam", "grad_cam_plus_plus", "score_cam", "cameras", "fullgrad", "tr_gbp"}
-RANDOM = {"smooth", "smooth_squared", "variance"}
+SPATIAL = {
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "score_cam",
+    "cameras",
+    "fullgrad",
+    "tr_gbp",
+    "occlusion",
+    "rise",
+    "meaningful_perturbation",
+    "extremal_perturbation",
+}
+RANDOM = {"rise", "meaningful_perturbation", "smooth", "smooth_squared", "variance"}
 KEY = jax.random.key(0)
 
 every_method = pytest.mark.parametrize("method", METHODS)
