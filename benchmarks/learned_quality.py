@@ -1,6 +1,6 @@
 """Do DMBP and LPR rank pixels better than the plain methods, and which reading of them is best?
 
-    python benchmarks/learned_quality.py DATA [--network cifar_resnet20] [--images 100] [--only X,Y]
+    python benchmarks/learned_quality.py DATA [--network cifar_resnet20] [--images 100] [--only "X;Y"]
 
 DATA is as for `accuracy.py`. Of every method: insertion (area under the curve of the true class's
 probability, 33 points; the blurred start as RISE has it) with the channels of a pixel summed, their
@@ -27,8 +27,8 @@ import jaxattr
 from jaxattr import metrics
 from jaxattr.dmbp import Decomposition, disentangling, positive, positive_negative
 from jaxattr.learning import minimize, parameters_like
-from jaxattr.scores import probability
 from jaxattr.models import load
+from jaxattr.scores import probability
 from jaxattr.targets import one_hot
 
 dmbp, lpr = jaxattr.dmbp, jaxattr.lpr
@@ -86,8 +86,7 @@ def masked(
                     for i, t in enumerate(theta)
                 )
 
-            y = score(x, masks(parameters_like(frozen, 50.0, per_channel=False), 1), bias=True)
-            y = y if scale == 1 else (f(x) * one_hot(target, f(x))).sum(-1)
+            y = (f(x) * one_hot(target, f(x))).sum(-1)
             loss = lambda theta: disentangling(
                 y, *(score(x, masks(theta, sign)) for sign in (1, -1))
             )
@@ -140,6 +139,8 @@ METHODS = {
     ),
     "DMBP, Adam 0.1, 10 steps": partial(dmbp, steps=10, optimizer=optax.adam(0.1)),
     "DMBP, Adam 0.1, 50 steps": partial(dmbp, steps=50, optimizer=optax.adam(0.1)),
+    "DMBP, along the sign, 5 steps": partial(dmbp, steps=5, optimizer=optax.sign_sgd(1.0)),
+    "DMBP, along the sign, 20 steps": partial(dmbp, steps=20, optimizer=optax.sign_sgd(1.0)),
     "DMBP, positive part only, 50 steps": summed(lambda d: d.positive, steps=50),
     "DMBP, positive minus negative part, 50 steps": summed(
         lambda d: d.positive - d.negative, steps=50
@@ -190,7 +191,7 @@ def main() -> None:
     print(f"{options.network}, {len(x)} images")
     print("| | insertion: sum | positive | magnitude | MoRF | LeRF |\n|---|---|---|---|---|---|")
     for name, make in METHODS.items():
-        if options.only and not any(part in name for part in options.only.split(",")):
+        if options.only and not any(part in name for part in options.only.split(";")):
             continue
         run = jax.jit(partial(scores, make))
         batches = range(0, len(x), options.batch)
