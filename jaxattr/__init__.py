@@ -10,11 +10,13 @@ from jaxattr import metrics as metrics
 from jaxattr.backprop import deconvnet as deconvnet
 from jaxattr.backprop import guided_backprop as guided_backprop
 from jaxattr.batching import batched as batched
+from jaxattr.blur_ig import blur_integrated_gradients as blur_integrated_gradients
 from jaxattr.cameras import cameras as cameras
 from jaxattr.cams import grad_cam as grad_cam
 from jaxattr.cams import grad_cam_plus_plus as grad_cam_plus_plus
 from jaxattr.cams import guided_grad_cam as guided_grad_cam
 from jaxattr.deeplift import deeplift as deeplift
+from jaxattr.deeplift import deeplift_layers as deeplift_layers
 from jaxattr.dmbp import dmbp as dmbp
 from jaxattr.dmbp import dmbp_decompose as dmbp_decompose
 from jaxattr.excitation import contrastive_excitation_backprop as contrastive_excitation_backprop
@@ -27,6 +29,7 @@ from jaxattr.fullgrad import fullgrad as fullgrad
 from jaxattr.fullgrad import fullgrad_decompose as fullgrad_decompose
 from jaxattr.gradients import input_x_gradient as input_x_gradient
 from jaxattr.gradients import saliency as saliency
+from jaxattr.guided_ig import guided_integrated_gradients as guided_integrated_gradients
 from jaxattr.lpr import lpr as lpr
 from jaxattr.lpr import lpr_fit as lpr_fit
 from jaxattr.maps import heatmap as heatmap
@@ -59,3 +62,4 @@ from jaxattr.tracing.sites import sites as sites
 from jaxattr.types import Attribution as Attribution
 from jaxattr.types import Explanation as Explanation
 from jaxattr.types import Fun as Fun
+from jaxattr.xrai import xrai as xrai

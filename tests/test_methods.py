@@ -57,6 +57,7 @@ METHODS = {
     "variance": lambda f: jaxattr.variance(jaxattr.saliency(f), samples=3, chunk=2),
 }
 SPATIAL = {
+    "xrai",
     "grad_cam",
     "grad_cam_plus_plus",
     "score_cam",
