@@ -2,9 +2,11 @@
 
 import jax.numpy as jnp
 
+from jaxattr.propagation import Relevance, cotangents, named
+from jaxattr.rules import rescale
 from jaxattr.rules.rescale import rescaled
-from jaxattr.targets import attribution, class_gradient
-from jaxattr.types import Array, Attribution, Fun
+from jaxattr.targets import attribution, class_gradient, one_hot
+from jaxattr.types import Array, Attribution, Explanation, Fun
 
 
 def deeplift(f: Fun, *, baseline: Array | float = 0.0) -> Attribution:
@@ -20,10 +22,11 @@ def deeplift(f: Fun, *, baseline: Array | float = 0.0) -> Attribution:
         a = (x - x') * m_x
 
     Law (completeness): `a` sums to `f(x)[t] - f(x')[t]`, to rounding, whatever the network is made
-    of; a `stop_gradient` stops nothing here. Affine layers and sums have their own derivative. A max-pool gives its change to the winner
-    at `x` if it grew, and else to the winner at `x'`. A product of two values that depend on `x`,
-    as in squeeze-and-excitation, attention or a normalisation, is split by
-    `ab - a'b' = (b + b')/2 (a - a') + (a + a')/2 (b - b')`, and `a/b` as `a (1/b)`.
+    of; a `stop_gradient` stops nothing here. Affine layers and sums have their own derivative. A
+    max-pool gives its change to the winner at `x` if it grew, and else to the winner at `x'`. A
+    product of two values that depend on `x`, as in squeeze-and-excitation, attention or a
+    normalisation, is split by `ab - a'b' = (b + b')/2 (a - a') + (a + a')/2 (b - b')`, and `a/b` as
+    `a (1/b)`.
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
@@ -56,6 +59,36 @@ def deeplift(f: Fun, *, baseline: Array | float = 0.0) -> Attribution:
     def explain(x: Array, target: Array, key: object) -> Array:
         start = _broadcast(baseline, x)
         return (x - start) * class_gradient(rescaled(f, start), x, target)
+
+    return attribution(f, explain)
+
+
+def deeplift_layers(f: Fun, *, baseline: Array | float = 0.0) -> Explanation[Relevance]:
+    """Return contributions to the change of the logit at the image and at every layer.
+
+    At the output `h` of an operation they are `(h - h') * m_h`, as `deeplift` has them. Law: those
+    of any layer that nothing bypasses sum to the change of the logit.
+
+    Args:
+        f: as for `deeplift`.
+        baseline: as for `deeplift`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> f = lambda x: jax.nn.relu(x.reshape(1, 2) @ jnp.ones((2, 1)) - 1)
+        >>> found = deeplift_layers(f)(jnp.full((1, 1, 2, 1), 2.0), jnp.array([0]))
+        >>> {name: a.item() for name, a in found.layers.items()}
+        {'relu': 3.0, 'dot_general': 3.0}
+    """
+
+    def explain(x: Array, target: Array, key: object) -> Relevance:
+        start = _broadcast(baseline, x)
+        scope, _ = rescale.read(f, x)
+        chosen = lambda logits: one_hot(target, logits)
+        m, found = cotangents(scope, rescale.rules(scope, start), x, chosen)
+        changed = rescale.changes(scope, start, x)
+        layers = {position: found[position] * change for position, change in changed.items()}
+        return Relevance((x - start) * m, named(scope, layers))
 
     return attribution(f, explain)
 

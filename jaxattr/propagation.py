@@ -91,11 +91,18 @@ def propagate_layers(
 ) -> Relevance:
     """Return the relevance of the image and of the output of every operation, as `propagate`."""
     scope = _read(f, x)
+    a, found = cotangents(scope, rules(scope), x, lambda logits: start(logits, target))
+    return Relevance(a, named(scope, found))
+
+
+def cotangents(
+    scope: Scope, rules: Mapping[str, Rule], x: Array, start: Callable[[Array], Array]
+) -> tuple[Array, dict[int, Array]]:
+    """Return the cotangents of the image and of the output of every operation, by position."""
     logits, pull = jax.vjp(
-        lambda x, outs: run_scope(scope, _tapped(rules(scope), {}, outs), x)[0], x, _outs(scope)
+        lambda x, outs: run_scope(scope, _tapped(rules, {}, outs), x)[0], x, _outs(scope)
     )
-    a, found = pull(start(logits, target))
-    return Relevance(a, _named(scope, found))
+    return pull(start(logits))
 
 
 def account(
@@ -117,7 +124,7 @@ def account(
         a, handed, arrived = pull(r)
         arrived = {k: v.sum() for k, v in arrived.items()}
         lost = {k: v - sum(h.sum() for h in handed[k]) for k, v in arrived.items()}
-        return Conservation(r.sum(), a.sum(), _named(scope, arrived), _named(scope, lost))
+        return Conservation(r.sum(), a.sum(), named(scope, arrived), named(scope, lost))
 
     return jax.vmap(one)(x[:, None], target[:, None])
 
@@ -181,7 +188,7 @@ def _ins(scope: Scope) -> dict[int, list[Array]]:
     return found
 
 
-def _named(scope: Scope, found: Mapping[int, Array]) -> OrderedDict[str, Array]:
+def named(scope: Scope, found: Mapping[int, Array]) -> OrderedDict[str, Array]:
     """Name what was found by path and operation, numbered where that is not unique, last first."""
     sites = _sites(scope)
     names = [f"{s.name}/{s.op}" if s.name else s.op for s in sites]
@@ -189,7 +196,9 @@ def _named(scope: Scope, found: Mapping[int, Array]) -> OrderedDict[str, Array]:
     named = []
     for name, s in zip(names, sites, strict=True):
         seen[name] += 1
-        named.append((f"{name}:{seen[name]}" if repeated[name] > 1 else name, found[s.position]))
+        if s.position in found:
+            unique = f"{name}:{seen[name]}" if repeated[name] > 1 else name
+            named.append((unique, found[s.position]))
     return OrderedDict(reversed(named))
 
 

@@ -50,6 +50,26 @@ def test_complete_on_every_net(name, dtype):
     np.testing.assert_allclose(total, wanted, rtol={"float32": 1e-5}.get(dtype, 1e-12))
 
 
+def test_every_layer_accounts_for_the_change():
+    """Where nothing bypasses a layer; a residual sum's branches only together."""
+    with enable_x64(True):
+        net, params, x, target = load("resnet", "float64")
+        f = plain(net, params)
+        start = jnp.asarray(peer("resnet")["baseline"], x.dtype)
+        found = jax.jit(jaxattr.deeplift_layers(f, baseline=start))(x, target)
+        a = jax.jit(jaxattr.deeplift(f, baseline=start))(x, target)
+        wanted = np.asarray(change(f, x, start, target))
+        found, a = jax.device_get((found, a))
+    assert relative_error(found.attribution, a) < 1e-12
+    whole = {name: c.reshape(3, -1).sum(1) for name, c in found.layers.items()}
+    branches = {name for name in whole if name.startswith("layer") and "relu2" not in name}
+    for name in whole.keys() - branches:
+        np.testing.assert_allclose(whole[name], wanted, rtol=1e-9, err_msg=name)
+    both = whole["layer2/conv2/conv_general_dilated"]
+    both = both + whole["layer2/downsample_conv/conv_general_dilated"]
+    np.testing.assert_allclose(both, wanted, rtol=1e-9)
+
+
 def flat(x):
     return x.reshape(len(x), -1)
 

@@ -19,12 +19,44 @@ from jaxattr.tracing.freeze import refuse_loops, selection
 from jaxattr.tracing.interpret import Program
 from jaxattr.tracing.kinds import LAYERS, Kind
 from jaxattr.tracing.rewrite import Local, Rule, refuse, run_scope
-from jaxattr.tracing.sites import opens_remat, survey
+from jaxattr.tracing.sites import Scope, opens_remat, survey
 from jaxattr.types import Array
 
 Operands: TypeAlias = tuple[Any, ...]
 Multiply: TypeAlias = Callable[[Local, Operands, Operands, Array], Sequence[Array]]
 """`(operation, operands at the reference, at the input, m_out) -> m` for each moving operand."""
+
+
+def read(f: Callable[..., Any], x: Array) -> tuple[Scope, Any]:
+    """Read a function for DeepLIFT: its operations, and the tree structure of its output.
+
+    Raises:
+        UnsupportedOperation: if `f` has an activation, pool or product inside a loop.
+    """
+    program, tree = interpret.read(f, x, opens=opens_remat)
+    scope = survey(_unstopped(program))
+    refuse_loops(scope)
+    return scope, tree
+
+
+def rules(scope: Scope, start: Array) -> dict[str, Rule]:
+    """Return the rules whose cotangents are multipliers from a reference to wherever they run.
+
+    Raises:
+        UnsupportedOperation: if an operation is of unknown kind.
+    """
+    references: dict[int, Operands] = {}
+
+    def record(local: Local) -> Callable[..., Array]:
+        def value(*operands: Any) -> Array:
+            references[local.site.position] = operands
+            return local.value(*operands)
+
+        return value
+
+    refused: dict[str, Rule] = {Kind.UNKNOWN: refuse}
+    run_scope(scope, dict.fromkeys(_MULTIPLY, record) | refused, start)
+    return {k: _rule(m, references) for k, m in _MULTIPLY.items()} | refused
 
 
 def rescaled(f: Callable[..., Any], start: Array) -> Callable[..., Any]:
@@ -40,22 +72,31 @@ def rescaled(f: Callable[..., Any], start: Array) -> Callable[..., Any]:
         UnsupportedOperation: if `f` chooses between values by a condition that depends on its
             argument, or contains an unknown operation or an activation inside a loop.
     """
-    program, tree = interpret.read(f, start, opens=opens_remat)
-    scope = survey(_unstopped(program))
-    refuse_loops(scope)
-    references: dict[int, Operands] = {}
+    scope, tree = read(f, start)
+    made = rules(scope, start)
+    return lambda x: jax.tree.unflatten(tree, run_scope(scope, made, x))
 
-    def record(local: Local) -> Callable[..., Array]:
-        def value(*operands: Any) -> Array:
-            references[local.site.position] = operands
-            return local.value(*operands)
 
-        return value
+def changes(scope: Scope, start: Array, x: Array) -> dict[int, Array]:
+    """Return by how much the output of every operation outside loops changes, by position."""
+    outside = {p.site.position for p in scope.places if p.site is not None}
 
-    refused: dict[str, Rule] = {Kind.UNKNOWN: refuse}
-    run_scope(scope, dict.fromkeys(_MULTIPLY, record) | refused, start)
-    rules: dict[str, Rule] = {k: _rule(m, references) for k, m in _MULTIPLY.items()}
-    return lambda x: jax.tree.unflatten(tree, run_scope(scope, rules | refused, x))
+    def outputs(x: Array) -> dict[int, Array]:
+        found: dict[int, Array] = {}
+
+        def record(local: Local) -> Callable[..., Array]:
+            def value(*operands: Any) -> Array:
+                y = local.value(*operands)
+                if local.site.position in outside:
+                    found[local.site.position] = y
+                return y
+
+            return value
+
+        run_scope(scope, dict.fromkeys(Kind, record), x)
+        return found
+
+    return jax.tree.map(jnp.subtract, outputs(x), outputs(start))
 
 
 def _unstopped(program: Program) -> Program:
