@@ -50,6 +50,7 @@ METHODS = {
     "score_cam": partial(jaxattr.score_cam, chunk=7),
     "cameras": partial(jaxattr.cameras, scales=(1, 1.06)),  # a size that flattens to the same
     "fullgrad": jaxattr.fullgrad,
+    "lrp": jaxattr.lrp,
     "tr_gbp": jaxattr.tr_gbp,
     "occlusion": partial(jaxattr.occlusion, window=(6, 5), chunk=3),
     "rise": partial(jaxattr.rise, samples=5, chunk=2),
@@ -109,7 +110,9 @@ def test_jit_and_eager(method):
     np.testing.assert_allclose(compiled, eager, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["integrated_gradients", "guided_grad_cam", "smooth_squared"])
+@pytest.mark.parametrize(
+    "method", ["integrated_gradients", "guided_grad_cam", "smooth_squared", "lrp"]
+)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_every_framework(framework, method):
     """The same network in Flax, Equinox and Haiku gets the same map."""
@@ -121,7 +124,7 @@ def test_every_framework(framework, method):
     assert relative_error(maps[1], maps[0]) < 1e-4
 
 
-@pytest.mark.parametrize("method", ["guided_backprop", "deconvnet", "grad_cam", "smooth"])
+@pytest.mark.parametrize("method", ["guided_backprop", "deconvnet", "grad_cam", "smooth", "lrp"])
 def test_every_spelling_of_relu(method):
     """Implementation invariance: how a ReLU is written does not show."""
     maps = []

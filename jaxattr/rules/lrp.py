@@ -66,12 +66,18 @@ def terms(layer: Weighted, *parts: tuple[Array, Array]) -> Terms:
 
 def positive_terms(layer: Weighted, x: Array) -> Terms:
     """Return the positive contributions, of either sign of the input."""
-    return terms(layer, (_up(x), _up(layer.weight)), (_down(x), _down(layer.weight)))
+    return _signed_terms(layer, x, _up(layer.weight), _down(layer.weight))
 
 
 def negative_terms(layer: Weighted, x: Array) -> Terms:
     """Return the negative contributions, of either sign of the input."""
-    return terms(layer, (_up(x), _down(layer.weight)), (_down(x), _up(layer.weight)))
+    return _signed_terms(layer, x, _down(layer.weight), _up(layer.weight))
+
+
+def _signed_terms(layer: Weighted, x: Array, of_positive: Array, of_negative: Array) -> Terms:
+    if layer.nonnegative:
+        return terms(layer, (x, of_positive))
+    return terms(layer, (_up(x), of_positive), (_down(x), of_negative))
 
 
 def affine(rule: LayerRule) -> Rule:

@@ -131,7 +131,7 @@ def _steps(scope: Scope, rules: Mapping) -> Iterator[Step]:
             functions = [partial(run_scope, s, rules) for s in place.scopes]
             yield loops.reenter(operation.equations[0], functions)
         elif site is not None and (rule := _rule(operation, rules)):
-            yield Step(_ruled(avals, place, rule), operation.operands, operation.outputs)
+            yield Step(_ruled(scope, place, rule), operation.operands, operation.outputs)
         else:
             for e in operation.equations:
                 if made.isdisjoint(e.outputs):
@@ -170,15 +170,15 @@ def plain(local: Local) -> Callable[..., jax.Array]:
     return local.value
 
 
-def _ruled(avals: Mapping[int, Any], place: Place, rule: Rule) -> Callable[..., Sequence[Any]]:
-    operation = place.operation
+def _ruled(scope: Scope, place: Place, rule: Rule) -> Callable[..., Sequence[Any]]:
+    operation, avals = place.operation, scope.program.avals
     assert place.site is not None
     local = Local(
         place.site,
         partial(_value, avals, operation),
         partial(_slope, operation),
         partial(_linear, avals, operation),
-        partial(weighted, operation, partial(_lowered, avals)),
+        partial(weighted, operation, partial(_lowered, avals), scope.nonnegative),
         operation.moving,
         operation.equations,
     )

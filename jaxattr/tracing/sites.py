@@ -12,6 +12,7 @@ from jaxattr.tracing import elementwise, interpret, loops
 from jaxattr.tracing.affine import fold
 from jaxattr.tracing.interpret import Program
 from jaxattr.tracing.kinds import Kind, Operation, operations
+from jaxattr.tracing.signs import nonnegative
 
 
 class Site(NamedTuple):
@@ -45,10 +46,11 @@ class Place(NamedTuple):
 
 
 class Scope(NamedTuple):
-    """A program with its operations found."""
+    """A program with its operations found, and the values in it that are never negative."""
 
     program: Program
     places: tuple[Place, ...]
+    nonnegative: frozenset[int]
 
 
 _UNSEEN = {Kind.FREE, Kind.STRUCTURE, Kind.LOOP}
@@ -98,7 +100,7 @@ def _survey(program: Program, moving: Iterable[int], numbers: Iterator[int]) -> 
         elif operation.kind not in _UNSEEN:
             site = _site(program, operation, frames, next(numbers))
         places.append(Place(operation, site, inner))
-    return Scope(program, tuple(places))
+    return Scope(program, tuple(places), nonnegative(program))
 
 
 def every(scope: Scope) -> Iterator[Place]:

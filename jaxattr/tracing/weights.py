@@ -6,7 +6,7 @@ weight: that of the convolution, times the scales that follow. No Jacobian is bu
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +28,7 @@ class Weighted(NamedTuple):
         shift: what is added, by biases and BatchNorms; it broadcasts to `y`.
         channels: the axes of `y` that are axes of the weight; none of a scale and shift alone.
         window: how many positions of `x` an output sees, 1 for a dense layer.
+        nonnegative: whether `x` is known to have no negative entries.
     """
 
     weight: Array
@@ -35,19 +36,23 @@ class Weighted(NamedTuple):
     shift: Array
     channels: tuple[int, ...] = ()
     window: int = 1
+    nonnegative: bool = False
 
 
 Runs = Callable[[Equation], Step]
 """How an equation is run: as it stands, or lowered."""
 
 
-def weighted(operation: Operation, runs: Runs, *operands: Any) -> Weighted:
+def weighted(
+    operation: Operation, runs: Runs, nonnegative: Container[int], *operands: Any
+) -> Weighted:
     """Return an affine operation as a layer.
 
     Args:
         operation: one of kind `affine`. A scale and shift that stands alone is a layer too, whose
             weight has the shape of its input.
         runs: how to run an equation.
+        nonnegative: the values known to be at least 0.
         *operands: values of its operands, the one that depends on x first.
     """
     leader, moving = operation.leader, operation.operands[0]
@@ -80,7 +85,8 @@ def weighted(operation: Operation, runs: Runs, *operands: Any) -> Weighted:
     channels = set(weight_axes(leader, moving))
     for e in chain:
         channels = channels if elementwise.elementwise(e) else followed(e, channels)
-    return Weighted(effective, apply, shift, tuple(sorted(channels)), _window(leader, weight))
+    window = _window(leader, weight)
+    return Weighted(effective, apply, shift, tuple(sorted(channels)), window, moving in nonnegative)
 
 
 def _window(leader: Equation, weight: Array) -> int:
