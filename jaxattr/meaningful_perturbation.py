@@ -82,8 +82,8 @@ def meaningful_perturbation_fit(
             read = lambda logits, number: score(logits, target)
             variant = lambda number: seen(discs[number], pair)
             found = answers(f, variant, jnp.arange(len(discs)), read, chunk=1)
-            whole, least = found[:, :1], found[:, -1:]
-            return discs[(found - least < _SUPPRESSED * (whole - least)).argmax(1)]
+            left, most = found - found[:, -1:], found[:, :1] - found[:, -1:]
+            return discs[(left * jnp.sign(most) < _SUPPRESSED * jnp.abs(most)).argmax(1)]
 
         def terms(grid: Array, i: Array) -> dict[str, Array]:
             ours, theirs = jax.random.split(jax.random.fold_in(key, i))
