@@ -279,6 +279,9 @@ def test_loops_and_remat():
                 lambda x: head(lax.scan(block, x, jnp.asarray(ws))[0]),
             )
         ]
+        in_a_scan = lambda x: head(lax.scan(block, x, jnp.asarray(ws))[0])
+        found = jax.jit(jaxattr.conservation(in_a_scan, conserve=True))(x, jnp.array([0, 2]))
+        np.testing.assert_allclose(found.end, found.start, rtol=1e-8)
     for other in maps[1:]:
         np.testing.assert_allclose(other, maps[0], rtol=1e-9, atol=1e-12)
 
