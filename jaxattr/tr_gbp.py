@@ -69,14 +69,13 @@ def _layers(f: Fun, activation: Rule, top: int) -> Explanation[Layers]:
             raise ValueError("the function has no activation, so there is nothing to guide")
         spatial = {k: s for k, s in network.shifts.items() if _convolves(s)}
         ones = {k: jnp.ones((len(x), *_size(s)), x.dtype) for k, s in spatial.items()}
-        wholes = {k: jnp.ones((len(x), 1), x.dtype) for k in network.shifts if k not in spatial}
+        wholes = {k: jnp.ones(len(x), x.dtype) for k in network.shifts if k not in spatial}
 
         def logits(x: Array, ones: dict[str, Array], wholes: dict[str, Array]) -> Array:
             spread = {k: _spread(spatial[k], one) for k, one in ones.items()}
             for k, whole in wholes.items():
-                spread[k] = lax.expand_dims(
-                    whole[:, 0], range(1, len(network.shifts[k].site.shape))
-                )
+                rank = len(network.shifts[k].site.shape)
+                spread[k] = lax.expand_dims(whole, range(1, rank))
             return network.output(x, spread)
 
         y, pull = jax.vjp(logits, x, ones, wholes)
@@ -86,7 +85,6 @@ def _layers(f: Fun, activation: Rule, top: int) -> Explanation[Layers]:
         image = gradient.sum(-1, keepdims=True)
         biases = {k: Bias(a[..., None], _enlarged(a, x)) for k, a in maps.items()}
         whole = sum((b.resized for b in biases.values()), image)
-        rest = {k: a[..., 0] for k, a in rest.items()}
         return Layers(relative(whole), classes, image, biases, rest)
 
     return attribution(f, explain)

@@ -46,7 +46,7 @@ def test_against_the_authors_code(name):
 def test_terms_sum_to_the_logit(name):
     with enable_x64(True):
         net, params, x, target = load(name, "float64")
-        f = plain(net, params)
+        f = jax.jit(plain(net, params))
         found = jax.jit(jaxattr.fullgrad_decompose(f))(x, target)
         np.testing.assert_allclose(total(found), picked(f(x), target), rtol=1e-8)
 
@@ -189,7 +189,7 @@ def test_a_term_left_out_is_missed():
     """Without the offsets of ReLU6 the terms of `lite` do not add up: the test above can fail."""
     with enable_x64(True):
         net, params, x, target = load("lite", "float64")
-        f = plain(net, params)
+        f = jax.jit(plain(net, params))
         found = jax.jit(jaxattr.fullgrad_decompose(f))(x, target)
         offsets = [k for k in found.biases if k.rpartition("/")[2].startswith("act")]
         assert len(offsets) == 5
@@ -203,3 +203,11 @@ def test_the_value_does_not_depend_on_what_is_grown():
     network = shifted(f, x, gates.gradient)
     ones = {k: jnp.ones(s.site.shape) for k, s in network.shifts.items()}
     np.testing.assert_allclose(network.output(x, ones), f(x), rtol=1e-5)
+
+
+def test_the_batch_must_stay_in_front():
+    """Otherwise a term belongs to no image in particular."""
+    x, target = jnp.ones((2, 4, 4, 3)), jnp.array([0, 1])
+    f = lambda x: (x.reshape(8, 12) @ jnp.ones((12, 5)) + 1).reshape(2, -1)
+    with pytest.raises(jaxattr.UnsupportedOperation, match=r"shape \(8, 5\).*not the batch of 2"):
+        jaxattr.fullgrad(f)(x, target)

@@ -86,10 +86,10 @@ def test_against_biases_written_as_convolutions(name):
         net, params, x, target = load(name, "float64")
         f = plain(net, params)
         written, find = explicit(net, params)
-        ones = find(x)
-        np.testing.assert_allclose(written(x, ones), f(x), rtol=1e-10)
+        ones = jax.jit(find)(x)
+        logits = jax.jit(f)(x)
+        np.testing.assert_allclose(jax.jit(written)(x, ones), logits, rtol=1e-10)
         found = jax.jit(tr_gbp_layers(f, top=3))(x, target)
-        logits = f(x)
         best = jnp.argsort(-logits, axis=1)[:, :3]
         np.testing.assert_array_equal(found.classes, jnp.concatenate([target[:, None], best], 1))
         guided = with_rules(lambda pair: written(*pair), {"activation": gates.guided})
@@ -120,13 +120,13 @@ def test_plain_gradients_make_it_complete(name):
         net, params, x, target = load(name, "float64")
         f = plain(net, params)
         found = jax.jit(_layers(f, gates.gradient, 2))(x, target)
-        decompose = jax.jit(jaxattr.fullgrad_decompose(f))
+        decompose, logits = jax.jit(jaxattr.fullgrad_decompose(f)), jax.jit(f)(x)
         for i in range(3):
             target = found.classes[:, i]
             terms = decompose(x, target)
             total = terms.input.sum((1, 2, 3)) + sum(a[:, i] for a in found.rest.values())
             total += sum(b.map[:, i].sum((1, 2, 3)) for b in found.biases.values())
-            np.testing.assert_allclose(total, f(x)[jnp.arange(3), target], rtol=1e-8)
+            np.testing.assert_allclose(total, logits[jnp.arange(3), target], rtol=1e-8)
             for layer, bias in found.biases.items():
                 np.testing.assert_allclose(
                     bias.map[:, i].sum((1, 2, 3)),
@@ -142,7 +142,7 @@ def test_the_maps_of_the_top_classes_sum_to_zero():
         net, params, x, _ = load("resnet", "float64")
         f = plain(net, params)
         attribute = jax.jit(jaxattr.tr_gbp(f))
-        best = jnp.argsort(-f(x), axis=1)
+        best = jnp.argsort(-jax.jit(f)(x), axis=1)
         each = [attribute(x, best[:, k]) for k in range(5)]
         assert jnp.abs(sum(each)).max() < 1e-12 * jnp.abs(each[0]).max()
         last = attribute(x, best[:, -1])

@@ -19,7 +19,7 @@ from jaxattr.tracing import elementwise, homogeneity, interpret
 from jaxattr.tracing.interpret import Atom, Equation
 from jaxattr.tracing.kinds import LAYERS, Kind, Operation
 from jaxattr.tracing.layers import channel_axis
-from jaxattr.tracing.rewrite import Local, Rule, run_scope
+from jaxattr.tracing.rewrite import Local, Rule, UnsupportedOperation, run_scope
 from jaxattr.tracing.sites import Scope, Site, every, opens_everything, survey
 from jaxattr.types import Array
 
@@ -64,22 +64,26 @@ def shifted(f: Callable[[Array], Array], x: Array, activation: Rule) -> Shifted:
         f: images to logits.
         x: the images, or their shape.
         activation: the backward rule for activations.
+
+    Raises:
+        UnsupportedOperation: if something is added where the first axis is not the batch.
     """
     program, tree = interpret.read(f, x, opens=opens_everything)
     scope = survey(program)
     found = dict(_shifts(scope))
+    for shift, _ in found.values():
+        _check_batch(shift.site, x.shape[0])
     paths = Counter(shift.site.name for shift, _ in found.values())
     names = {p: _name(shift.site, paths) for p, (shift, _) in found.items()}
 
     def output(x: Array, grown: Mapping[str, Array]) -> Array:
         def rule(local: Local) -> Callable[..., Array]:
-            position, bends = local.site.position, local.site.kind is Kind.ACTIVATION
-            value = activation(local) if bends else local.value
-            if position not in names or names[position] not in grown:
+            value = activation(local) if local.site.kind is Kind.ACTIVATION else local.value
+            name = names.get(local.site.position, "")
+            if name not in grown:
                 return value
-            factor, operation = grown[names[position]], found[position][1]
-            shift = partial(_offset if bends else _shift(operation), local)
-            return lambda *operands: _term(value(*operands), factor, shift(*operands))
+            shift = _shift(local, found[local.site.position][1])
+            return lambda *operands: _term(value(*operands), grown[name], shift(*operands))
 
         kinds = (Kind.AFFINE, Kind.LINEAR, Kind.SUM, Kind.ACTIVATION, Kind.PRODUCT, Kind.STATISTIC)
         outputs = run_scope(scope, dict.fromkeys(kinds, rule), *jax.tree.leaves(x))
@@ -103,6 +107,14 @@ def _shifts(scope: Scope) -> Iterator[tuple[int, tuple[Shift, Operation]]]:
                 site.position,
                 (Shift(site, operation.leader, last if axis is None else axis), operation),
             )
+
+
+def _check_batch(site: Site, batch: int) -> None:
+    if site.shape[:1] != (batch,):
+        raise UnsupportedOperation(
+            f"`{site.op}` at {site.source} gives an array of shape {site.shape}, whose first axis "
+            f"is not the batch of {batch}: what it adds cannot be told apart image by image"
+        )
 
 
 def _name(site: Site, paths: Counter) -> str:
@@ -139,11 +151,15 @@ def _zero(a: Atom, zeros: set[int]) -> bool:
     return a in zeros if isinstance(a, int) else not np.any(a.val)
 
 
-def _shift(operation: Operation) -> Callable[..., Array]:
+def _shift(local: Local, operation: Operation) -> Callable[..., Array]:
     """Return the function that computes what an operation adds."""
-    if operation.kind in (Kind.PRODUCT, Kind.STATISTIC):
-        return _remainder
-    return partial(_constant, operation)
+    match local.site.kind:
+        case Kind.ACTIVATION:
+            return partial(_offset, local)
+        case Kind.PRODUCT | Kind.STATISTIC:
+            return partial(_remainder, local)
+        case _:
+            return partial(_constant, operation)
 
 
 def _offset(local: Local, z: Array, *parameters: Any) -> Array:
@@ -163,7 +179,7 @@ def _remainder(local: Local, *operands: Any) -> Array:
     return a - linear
 
 
-def _constant(operation: Operation, local: Local, *operands: Any) -> Array:
+def _constant(operation: Operation, *operands: Any) -> Array:
     """Return what an affine operation makes of zero; a layer itself need not run for that."""
     env = dict(zip(operation.operands, operands, strict=True))
     moves = set(operation.operands[: operation.moving])
