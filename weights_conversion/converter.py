@@ -38,9 +38,11 @@ def convert(
     The parameter at the path `layer1.0.conv1.kernel` comes from the key `layer1.0.conv1.weight`:
     `kernel`, `scale` and `embedding` are torch's `weight`, `mean` and `var` its `running_mean` and
     `running_var`, other names are equal. A kernel `(O, I, *window)` becomes `(*window, I, O)`,
-    which serves convolutions of any rank, grouped or not, and dense layers. torch flattens feature
-    maps in the order C, H, W and Flax in the order H, W, C; `flatten` names the layers that this
-    concerns. `num_batches_tracked` is ignored; nothing else is, on either side.
+    which serves convolutions of any rank, grouped or not, and dense layers. The kernel of a
+    transposed convolution, `(I, O, *window)` in torch, becomes `(*window, I, O)` with each window
+    turned round, as Flax applies it. torch flattens feature maps in the order C, H, W and Flax in
+    the order H, W, C; `flatten` names the layers that this concerns. `num_batches_tracked` is
+    ignored; nothing else is, on either side.
 
     Args:
         state: arrays by torch key, e.g. from `open_checkpoint`; one is read at a time.
@@ -69,7 +71,7 @@ def convert(
       unused: biases
     """
     keys, problems = _rename(state, rename)
-    shapes = dict(flatten or {})
+    shapes, turned = dict(flatten or {}), _transposed(model)
     matched = []
     for path, variable in nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))):
         *parents, last = map(str, path)
@@ -79,18 +81,22 @@ def convert(
         if key is None:
             problems.append(f"missing: {name}")
             continue
-        problems += _misfits(key, state[key], _torch_shape(last, variable.shape), maps)
-        matched.append((path, variable, key, maps))
+        transposed = last == "kernel" and path[:-1] in turned
+        shape = _torch_shape(last, variable.shape, transposed)
+        problems += _misfits(key, state[key], shape, maps)
+        matched.append((path, variable, key, maps, transposed))
     problems += [f"unused: {key}" for key in keys.values()]
     problems += [f"flatten names no dense layer of the model: {layer}" for layer in shapes]
     if problems:
         raise CheckpointError("\n  ".join(["the checkpoint does not fit the model:", *problems]))
 
-    def value(path: tuple[Any, ...], variable: nnx.Variable, key: str, maps: Any) -> jax.Array:
+    def value(
+        path: tuple[Any, ...], variable: nnx.Variable, key: str, maps: Any, transposed: bool
+    ) -> jax.Array:
         kind = dtype if dtype is not None and isinstance(variable, nnx.Param) else variable.dtype
         array = state[key]
         if path[-1] == "kernel":
-            array = _kernel(array, maps)
+            array = _turned(array) if transposed else _kernel(array, maps)
         return jax.device_put(_copy(array, kind).reshape(variable.shape))
 
     return nnx.from_flat_state([(m[0], m[1].replace(value(*m))) for m in matched])
@@ -123,9 +129,33 @@ def _misfits(key: str, array: np.ndarray, shape: tuple[int, ...], maps: Any) -> 
     return problems
 
 
-def _torch_shape(last: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return torch's shape of a variable: `(*window, I, O)` is its `(O, I, *window)`."""
-    return (*shape[:-3:-1], *shape[:-2]) if last == "kernel" else shape
+def _transposed(model: nnx.Module) -> set[tuple[Any, ...]]:
+    """Return the paths of transposed convolutions whose kernels are `(*window, I, O)`.
+
+    With `transpose_kernel` they are `(*window, O, I)` and not turned round, so that the rule for
+    all other kernels serves them.
+    """
+    return {
+        path
+        for path, layer in nnx.iter_modules(model)
+        if isinstance(layer, nnx.ConvTranspose) and not layer.transpose_kernel
+    }
+
+
+def _torch_shape(last: str, shape: tuple[int, ...], transposed: bool) -> tuple[int, ...]:
+    """Return torch's shape of a variable: `(*window, I, O)` is its `(O, I, *window)`.
+
+    Of a transposed convolution it is `(I, O, *window)`.
+    """
+    if last != "kernel":
+        return shape
+    return (*(shape[-2:] if transposed else shape[:-3:-1]), *shape[:-2])
+
+
+def _turned(weight: np.ndarray) -> np.ndarray:
+    """View `(I, O, *window)` as `(*window, I, O)`, the windows turned round."""
+    window = tuple(range(2, weight.ndim))
+    return np.flip(weight, window).transpose(*window, 0, 1)
 
 
 def _kernel(weight: np.ndarray, maps: tuple[int, int, int] | None) -> np.ndarray:
