@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from filelock import FileLock
 from flax import nnx
 from safetensors.numpy import save_file
 
@@ -138,6 +140,42 @@ def test_every_rank():
     embedding = nnx.Embed(5, 4, rngs=rngs)
     table = np.arange(20.0, dtype=np.float32).reshape(5, 4)
     assert convert({"weight": table}, embedding)["embedding"][...].tolist() == table.tolist()
+
+
+@pytest.mark.parametrize("transpose_kernel", [False, True])
+@pytest.mark.parametrize("outputs", [4, 5])
+def test_transposed_convolutions_are_torchs(outputs, transpose_kernel):
+    """torch's `padding` p is d (k - 1) - p here, more at the end by its `output_padding`."""
+    torch = pytest.importorskip("torch")
+    stride, padding, more, dilation = (2, 3), (1, 2), (1, 0), (1, 2)
+    theirs = torch.nn.ConvTranspose2d(4, outputs, (3, 4), stride, padding, more, 1, True, dilation)
+    sides = [
+        (d * (k - 1) - p, d * (k - 1) - p + m)
+        for k, p, m, d in zip((3, 4), padding, more, dilation, strict=True)
+    ]
+
+    def build():
+        options = {"padding": sides, "kernel_dilation": dilation, "rngs": nnx.Rngs(0)}
+        layer = nnx.ConvTranspose(
+            4, outputs, (3, 4), stride, transpose_kernel=transpose_kernel, **options
+        )
+        return nnx.Sequential(nnx.relu, layer)
+
+    state = torch.nn.Sequential(torch.nn.ReLU(), theirs).state_dict()
+    weights = {f"layers.{key}": value.detach().numpy() for key, value in state.items()}
+    ours = build()
+    nnx.update(ours, convert(weights, nnx.eval_shape(build)))
+    x = np.random.default_rng(0).standard_normal((2, 5, 6, 4)).astype(np.float32)
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(x).relu().permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(ours(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_transposed_convolutions_in_groups_are_refused():
+    """Flax has none, so torch's weight has another shape."""
+    layer = nnx.eval_shape(lambda: nnx.ConvTranspose(4, 6, (3, 3), rngs=nnx.Rngs(0)))
+    with pytest.raises(CheckpointError, match=re.escape("(4, 3, 3, 3), the model's (4, 6, 3, 3)")):
+        convert({"weight": np.zeros((4, 3, 3, 3)), "bias": np.zeros(6)}, layer)
 
 
 def test_all_problems_in_one_error(weights):
@@ -365,6 +403,30 @@ def test_restore_checks_the_model(source, tmp_path):
     model.fc = nnx.eval_shape(lambda: nnx.Linear(576, 11, rngs=nnx.Rngs(0)))
     with pytest.raises(CheckpointError, match=re.escape("at fc.bias, fc.kernel")):
         restore(tmp_path / "net", model)
+
+
+def test_drafts_of_killed_writers_are_removed(source):
+    """And only those: a draft whose lock is held is being written."""
+    script = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[2])
+import weights_conversion.cache
+from test_convert import FLATTEN, restore_or_convert, skeleton
+weights_conversion.cache._manifest = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+restore_or_convert(sys.argv[1], skeleton(), name="net", flatten=FLATTEN)
+"""
+    command = [sys.executable, "-c", script, str(source), os.path.dirname(__file__)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    (draft,) = entries(source)
+    assert draft.name.startswith(".net")
+    other = draft.with_name(".other.1")
+    other.mkdir()
+    with FileLock(other / weights_conversion.cache._LOCK):
+        cached(source)
+        entry, busy = sorted(entries(source), key=lambda path: path.name.startswith("."))
+        assert (entry.name.startswith("net"), busy) == (True, other)
+    cached(source, dtype=jnp.bfloat16)
+    assert not [path for path in entries(source) if path.name.startswith(".")]
 
 
 def test_two_processes_at_once(source):

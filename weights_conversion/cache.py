@@ -14,6 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from filelock import FileLock, Timeout
 from flax import nnx
 
 from .checkpoints import open_checkpoint
@@ -21,11 +22,12 @@ from .converter import convert
 from .folders import cache_directory, sha256_of
 from .tensors import CheckpointError
 
-VERSION = 1
+VERSION = 2
 """Of the converter: raised when it gives other values, so that old entries are left alone."""
 
 _LOG = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
+_LOCK = "jaxattr-draft.lock"
 _CHUNK = 1 << 20  # bytes
 
 
@@ -83,21 +85,34 @@ def save(state: nnx.State, directory: str | PathLike[str]) -> None:
     """Write a state as an Orbax checkpoint that appears whole or not at all.
 
     The checkpoint is a dict of arrays by dotted path, `layer1.0.conv1.kernel`. A manifest of its
-    files lies among them, with their sizes and CRC-32s.
+    files lies among them, with their sizes and CRC-32s. It is written to a hidden draft beside
+    `directory`; drafts whose writers were killed are removed.
 
     Raises:
         OSError: the directory cannot be written, or is there already and not empty.
     """
     directory = Path(directory).resolve()
     directory.parent.mkdir(parents=True, exist_ok=True)
+    _remove_drafts(directory.parent)
     draft = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        with _checkpointer() as checkpointer:
+        with FileLock(draft / _LOCK), _checkpointer() as checkpointer:
             checkpointer.save(draft / "weights", _by_name(state))
-        (draft / "weights" / _MANIFEST).write_text(json.dumps(_manifest(draft / "weights")))
-        (draft / "weights").replace(directory)
+            (draft / "weights" / _MANIFEST).write_text(json.dumps(_manifest(draft / "weights")))
+            (draft / "weights").replace(directory)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _remove_drafts(directory: Path) -> None:
+    """Remove drafts that nobody writes: the system lets go of a killed process's locks."""
+    for lock in directory.glob(f".*/{_LOCK}"):
+        try:
+            with FileLock(lock, timeout=0):
+                shutil.rmtree(lock.parent / "weights", ignore_errors=True)
+        except (Timeout, OSError):
+            continue
+        shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def restore(directory: str | PathLike[str], model: nnx.Module) -> nnx.State:
