@@ -7,11 +7,11 @@ EfficientNet-Lite0. A VOC class is explained as the ImageNet class of the larges
 that belong to it (`CLASSES`; a person is known by what people wear). Each of the two is the target
 once and hostile once. What lies in the boxes of both is left out.
 
-OUT.md holds the table, OUT.png some of the maps. How much of a map's positive part lies in the boxes
-of the target (own) and of the other class, how much of its negative part, in percent; `sides` is
-how many of the maps sum to more than zero in the target's boxes *and* to less in the other's. All
-pairs (L), and those of which both classes are among the ten largest logits (P). `area` is a map of
-ones.
+OUT.md holds the table, OUT.png some of the maps. The table says how much of a map's positive part
+lies in the boxes of the target (own) and of the other class, how much of its negative part, in
+percent; `sides` is how many of the maps sum to more than zero in the target's boxes *and* to less
+in the other's. All pairs (L), and those of which both classes are among the ten largest logits (P).
+`area` is a map of ones.
 """
 
 from argparse import ArgumentParser
