@@ -22,12 +22,16 @@ every_layer = pytest.mark.parametrize(
 )
 
 
+def read(f, x, target, layer):
+    return jax.jit(lambda x, target: at_layer(f, x, target, layer))(x, target)
+
+
 @every_layer
 def test_grad_cam_plus_plus_against_pytorch_grad_cam(name, layer):
     """Its weights with its 1e-6 in the denominator."""
     with enable_x64(True):
         net, params, x, target = load(name, "float64")
-        channels = at_layer(plain(net, params), x[:2], target[:2], layer)
+        channels = read(plain(net, params), x[:2], target[:2], layer)
         weights = plus_plus_weights(*channels, epsilon=1e-6)
         assert relative_error(weights, PERTURBATIONS[f"{name}.grad_cam_plus_plus.{layer}"]) < 1e-12
         cam = jnp.maximum(jnp.einsum("bc,bhwc->bhw", weights, channels.value), 0)[..., None]
@@ -63,7 +67,7 @@ def test_grad_cam_plus_plus_map():
     with enable_x64(True):
         net, params, x, target = load("vgg", "float64")
         f = plain(net, params)
-        value, gradient = at_layer(f, x, target, "relu3")
+        value, gradient = read(f, x, target, "relu3")
         cam = jnp.einsum("bc,bhwc->bhw", plus_plus_weights(value, gradient), value)[..., None]
         expected = maps.resize(jnp.maximum(cam, 0), x.shape[1:3])
         found = jax.jit(jaxattr.grad_cam_plus_plus(f, layer="relu3"))(x, target)
@@ -84,7 +88,8 @@ def test_the_unit_of_a_layer_does_not_show(unit):
 
     x, target = jax.random.normal(jax.random.key(0), (2, 5, 5, 3)), jnp.array([0, 1])
     for method in (jaxattr.grad_cam, jaxattr.grad_cam_plus_plus):
-        one, other = (method(network(u), layer="layer")(x, target) for u in (1.0, unit))
+        attribute = [jax.jit(method(network(u), layer="layer")) for u in (1.0, unit)]
+        one, other = (a(x, target) for a in attribute)
         assert relative_error(other, one) < 1e-5
 
 
@@ -106,8 +111,8 @@ def test_score_cam_channel_by_channel(score):
     with enable_x64(True):
         net, params, x, target = load("resnet", "float64")
         f = plain(net, params)
-        value = at_layer(f, x, target, "layer1").value
         found = jax.jit(jaxattr.score_cam(f, layer="layer1", **options))(x, target)
+        value, f = read(f, x, target, "layer1").value, jax.jit(f)
         for i in range(len(x)):
             scores = []
             for c in range(value.shape[-1]):
@@ -182,7 +187,7 @@ def test_cameras_at_one_scale_is_value_times_gradient():
         net, params, x, target = load("lite", "float64")
         f = plain(net, params)
         found = jax.jit(jaxattr.cameras(f, scales=(1,)))(x, target)
-        large = [maps.resize(a, x.shape[1:3]) for a in at_layer(f, x, target, None)]
+        large = [maps.resize(a, x.shape[1:3]) for a in read(f, x, target, None)]
         expected = jnp.maximum((large[0] * large[1]).sum(-1, keepdims=True), 0)
         assert relative_error(found, expected) < 1e-12
 

@@ -26,7 +26,7 @@ every_net = pytest.mark.parametrize("name", NETS)
 
 def explained(name):
     net, params, x, target = load(name, "float64")
-    return plain(net, params), x[:2], target[:2]
+    return jax.jit(plain(net, params)), x[:2], target[:2]
 
 
 def picked(logits, target):
@@ -183,7 +183,7 @@ def test_guided_integrated_gradients_are_complete():
 def test_guided_path_of_an_image_that_is_its_baseline():
     x = jnp.full((1, 3, 3, 1), 0.5)
     explain = jaxattr.guided_integrated_gradients(quadratic, steps=4, baseline=0.5)
-    np.testing.assert_array_equal(explain(x, jnp.zeros(1, int)), 0)
+    np.testing.assert_array_equal(jax.jit(explain)(x, jnp.zeros(1, int)), 0)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -248,7 +248,7 @@ def test_xrai_takes_integrated_gradients_from_both_ends():
             one = sum(jax.jit(ig)(x[i : i + 1], target[i : i + 1]) for ig in both) / 2
             base = lambda x, target, *, key=None, one=one: one
             explain = jaxattr.xrai(f, attribute=base, segments=segmented, min_pixels=1)
-            maps.append(explain(x[i : i + 1], target[i : i + 1]))
+            maps.append(jax.jit(explain)(x[i : i + 1], target[i : i + 1]))
     assert relative_error(found, np.concatenate(maps)) < 1e-10
 
 
