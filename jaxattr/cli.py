@@ -68,7 +68,7 @@ def main() -> None:
 )
 @click.option("--samples", type=click.IntRange(1), help="Noisy copies of the photograph.")
 @click.option("--noise", type=click.FloatRange(0), help="Their noise, as a part of its range.")
-@click.option("--layer", help="The layer that Grad-CAM draws.  [default: the last]")
+@click.option("--layer", help="The layer that CAMs draw.  [default: the last]")
 @click.option("--seed", default=0, show_default=True, help="Of methods that draw random numbers.")
 @click.option(
     "--batch",
