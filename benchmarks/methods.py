@@ -1,6 +1,6 @@
 """What does each method cost on a real classifier, in milliseconds and in forward passes?
 
-    python benchmarks/methods.py
+    python benchmarks/methods.py [--only rise,xrai]
 
 In every round each method and the forward pass are timed one after the other, for half a second or
 one call, so that whatever slows the machine slows them alike. Printed, as rows of a Markdown table,
@@ -24,7 +24,7 @@ from jaxattr.models import load
 UNIT = "forward pass, lowered"
 
 
-def programs(model: str, batch: int) -> Iterator[tuple[str, Callable]]:
+def programs(model: str, names: list[str], batch: int) -> Iterator[tuple[str, Callable]]:
     """Yield the forward pass as it stands and lowered, then each method, compiled and run once."""
     net, preprocess, _ = load(model)
     x = np.stack([preprocess(open_photograph("skimage:chelsea"))] * batch)
@@ -37,7 +37,8 @@ def programs(model: str, batch: int) -> Iterator[tuple[str, Callable]]:
 
     yield "forward pass, XLA's own", compiled(lambda net, x: net(x))
     yield UNIT, compiled(lambda net, x: with_rules(net, {})(x))
-    for name, method in catalogue.METHODS.items():
+    for name in names:
+        method = catalogue.METHODS[name]
         counts = [f"{v} {k}" for k, v in method.options.items() if k in ("steps", "samples")]
 
         def attribute(net: Callable, x: jax.Array, name: str = name) -> jax.Array:
@@ -58,10 +59,11 @@ def seconds(program: Callable, least: float = 0.5) -> float:
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="efficientnet_lite0")
+    parser.add_argument("--only", default=",".join(catalogue.METHODS), help="methods by name")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    timed = dict(programs(options.model, options.batch))
+    timed = dict(programs(options.model, options.only.split(","), options.batch))
     rounds = [{name: seconds(p) for name, p in timed.items()} for _ in range(options.rounds)]
     print("| | ms per image | forward passes |\n|---|---:|---:|")
     for name in timed:
