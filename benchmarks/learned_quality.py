@@ -1,6 +1,6 @@
 """Do DMBP and LPR rank pixels better than the plain methods, and which reading of them is best?
 
-    python benchmarks/learned_quality.py DATA [--network cifar_resnet20] [--images 100] [--only "X;Y"]
+    python benchmarks/learned_quality.py DATA [--network cifar_resnet20] [--images 100] [--only X;Y]
 
 DATA is as for `accuracy.py`. Of every method: insertion (area under the curve of the true class's
 probability, 33 points; the blurred start as RISE has it) with the channels of a pixel summed, their
@@ -32,6 +32,7 @@ from jaxattr.scores import probability
 from jaxattr.targets import one_hot
 
 dmbp, lpr = jaxattr.dmbp, jaxattr.lpr
+even = partial(dmbp, init=0.0)
 
 
 def purity(y: jax.Array, plus: jax.Array, minus: jax.Array) -> jax.Array:
@@ -117,41 +118,55 @@ METHODS = {
     "guided backprop * input": times_image(jaxattr.guided_backprop),
     "SmoothGrad * input": times_image(lambda f: jaxattr.smooth(jaxattr.saliency(f), samples=20)),
     "Grad-CAM": jaxattr.grad_cam,
-    "DMBP, positive": partial(dmbp, steps=50, loss=positive),
-    "DMBP, positive-negative": partial(dmbp, steps=50, loss=positive_negative),
-    "DMBP, 1 step": partial(dmbp, steps=1),
-    "DMBP, 3 steps": partial(dmbp, steps=3),
+    "DMBP": dmbp,
     "DMBP, 10 steps": partial(dmbp, steps=10),
     "DMBP, 50 steps": partial(dmbp, steps=50),
-    "DMBP, 200 steps": dmbp,
-    "DMBP, literal (bias terms), 50 steps": partial(dmbp, steps=50, bias=True),
-    "DMBP, literal (bias terms), 200 steps": partial(dmbp, bias=True),
-    "DMBP, masks per channel, 50 steps": partial(dmbp, steps=50, per_channel=True),
-    "DMBP, initial theta 2, 50 steps": partial(dmbp, steps=50, init=2.0),
-    "DMBP, learning rate 0.04, 50 steps": partial(dmbp, steps=50, learning_rate=0.04),
-    "DMBP, learning rate 0.04, 10 steps": partial(dmbp, steps=10, learning_rate=0.04),
-    "DMBP, learning rate 0.04, 200 steps": partial(dmbp, learning_rate=0.04),
-    "DMBP, eps 1e-16, 50 steps": partial(
-        dmbp, steps=50, optimizer=optax.rmsprop(0.01, decay=0.99, eps=1e-16, eps_in_sqrt=False)
+    "DMBP, positive, 50 steps": partial(dmbp, steps=50, loss=positive),
+    "DMBP, positive-negative, 50 steps": partial(dmbp, steps=50, loss=positive_negative),
+    "DMBP, bias terms, 10 steps": partial(dmbp, steps=10, bias=True),
+    "DMBP, masks per channel, 10 steps": partial(dmbp, steps=10, per_channel=True),
+    "DMBP, literal: even start, bias terms": partial(even, bias=True),
+    "DMBP, even start, bias terms, 50 steps": partial(even, steps=50, bias=True),
+    "DMBP, even start": even,
+    "DMBP, even start, positive, 50 steps": partial(even, steps=50, loss=positive),
+    "DMBP, even start, positive-negative, 50 steps": partial(
+        even, steps=50, loss=positive_negative
     ),
-    "DMBP, RMSProp decay 0.9, 50 steps": partial(
-        dmbp, steps=50, optimizer=optax.rmsprop(0.01, decay=0.9, eps=1e-8, eps_in_sqrt=False)
+    "DMBP, even start, 1 step": partial(even, steps=1),
+    "DMBP, even start, 3 steps": partial(even, steps=3),
+    "DMBP, even start, 10 steps": partial(even, steps=10),
+    "DMBP, even start, 50 steps": partial(even, steps=50),
+    "DMBP, even start, per channel, 50 steps": partial(even, steps=50, per_channel=True),
+    "DMBP, theta 2, 50 steps": partial(dmbp, steps=50, init=2.0),
+    "DMBP, even start, rate 0.04, 50 steps": partial(even, steps=50, learning_rate=0.04),
+    "DMBP, even start, eps 1e-16, 50 steps": partial(
+        even, steps=50, optimizer=optax.rmsprop(0.01, decay=0.99, eps=1e-16, eps_in_sqrt=False)
     ),
-    "DMBP, Adam 0.1, 10 steps": partial(dmbp, steps=10, optimizer=optax.adam(0.1)),
-    "DMBP, Adam 0.1, 50 steps": partial(dmbp, steps=50, optimizer=optax.adam(0.1)),
-    "DMBP, along the sign, 5 steps": partial(dmbp, steps=5, optimizer=optax.sign_sgd(1.0)),
-    "DMBP, along the sign, 20 steps": partial(dmbp, steps=20, optimizer=optax.sign_sgd(1.0)),
-    "DMBP, positive part only, 50 steps": summed(lambda d: d.positive, steps=50),
-    "DMBP, positive minus negative part, 50 steps": summed(
-        lambda d: d.positive - d.negative, steps=50
+    "DMBP, even start, decay 0.9, 50 steps": partial(
+        even, steps=50, optimizer=optax.rmsprop(0.01, decay=0.9, eps=1e-8, eps_in_sqrt=False)
     ),
-    "DMBP, bounded by purity, 50 steps": partial(dmbp, steps=50, loss=purity),
-    "DMBP, logarithmic, 50 steps": partial(dmbp, steps=50, loss=logarithmic),
-    "DMBP, saturating, 50 steps": partial(dmbp, steps=50, loss=saturating),
-    "DMBP, masks twice the sigmoid, 50 steps": masked(scale=2.0),
-    "DMBP, masks behind the first half, 50 steps": masked(carries=lambda i, n: i < n / 2),
-    "DMBP, masks behind the last half, 50 steps": masked(carries=lambda i, n: i >= n / 2),
-    "DMBP, masks behind every other activation, 50 steps": masked(carries=lambda i, n: i % 2 == 0),
+    "DMBP, even start, Adam 0.1, 50 steps": partial(even, steps=50, optimizer=optax.adam(0.1)),
+    "DMBP, even start, sign, 5 steps": partial(even, steps=5, optimizer=optax.sign_sgd(1.0)),
+    "DMBP, even start, sign, 20 steps": partial(even, steps=20, optimizer=optax.sign_sgd(1.0)),
+    "DMBP, even start, positive part only, 50 steps": summed(
+        lambda d: d.positive, steps=50, init=0.0
+    ),
+    "DMBP, even start, positive less negative part, 50 steps": summed(
+        lambda d: d.positive - d.negative, steps=50, init=0.0
+    ),
+    "DMBP, even start, bounded by purity, 50 steps": partial(even, steps=50, loss=purity),
+    "DMBP, even start, logarithmic, 50 steps": partial(even, steps=50, loss=logarithmic),
+    "DMBP, even start, saturating, 50 steps": partial(even, steps=50, loss=saturating),
+    "DMBP, even start, masks twice the sigmoid, 50 steps": masked(scale=2.0),
+    "DMBP, even start, masks behind the first half, 50 steps": masked(
+        carries=lambda i, n: i < n / 2
+    ),
+    "DMBP, even start, masks behind the last half, 50 steps": masked(
+        carries=lambda i, n: i >= n / 2
+    ),
+    "DMBP, even start, masks behind every other activation, 50 steps": masked(
+        carries=lambda i, n: i % 2 == 0
+    ),
     "LPR": lpr,
     "LPR, 15 steps": partial(lpr, steps=15),
     "LPR, probability": partial(lpr, score=probability),

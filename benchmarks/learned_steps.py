@@ -5,7 +5,8 @@
 DATA is as for `accuracy.py`. The objective is multilinear in the masks: with all but one layer's
 fixed, the best masks of that layer are zeros and ones, given by the sign of the gradient. So beside
 RMSProp, as in the paper, stand Adam, and descent along the sign (`optax.sign_sgd`), which moves
-towards those best masks in every layer at once.
+towards those best masks in every layer at once. All but one begin with masks of one half; that
+one with `jaxattr.dmbp.guided`, which takes the layers one after another, from the logit down.
 
 Drawn, and printed at some steps, is the median over images of `y- - y+ + |y~|` in units of the
 logit; then the first step at which the median is as low as RMSProp's after 200.
@@ -23,13 +24,16 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import jaxattr
+from jaxattr.dmbp import guided
 from jaxattr.models import load
 
 STEPS = 200
 SHOWN = (1, 3, 10, 20, 50, 100, 200)
 PAPER = "RMSProp 0.01 (paper)"
+GUIDED = "RMSProp 0.01 from guided masks (default)"
 OPTIMIZERS = {
     PAPER: None,
+    GUIDED: None,
     "RMSProp 0.04": optax.rmsprop(0.04, decay=0.99, eps=1e-8, eps_in_sqrt=False),
     "RMSProp 0.1": optax.rmsprop(0.1, decay=0.99, eps=1e-8, eps_in_sqrt=False),
     "Adam 0.1": optax.adam(0.1, eps=1e-30),
@@ -59,8 +63,9 @@ def main() -> None:
         bar.set_description(name)
 
         @jax.jit
-        def losses(net, x, target, optimizer=optimizer):
-            explain = jaxattr.dmbp_decompose(lambda x: net(x), steps=STEPS, optimizer=optimizer)
+        def losses(net, x, target, optimizer=optimizer, init=guided if name == GUIDED else 0.0):
+            f = lambda x: net(x)
+            explain = jaxattr.dmbp_decompose(f, steps=STEPS, optimizer=optimizer, init=init)
             return explain(x, target).losses
 
         curves[name] = np.median(np.asarray(losses(net, x, target)) / size, 0)

@@ -1,6 +1,6 @@
 """Fitting parameters of a backward pass, for every image on its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -71,18 +71,26 @@ def minimize_terms(
     return parameters, jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), losses)
 
 
-def parameters_like(frozen: Frozen, value: float, *, per_channel: bool) -> tuple[Array, ...]:
-    """Return a parameter for each element (or channel) behind every activation of each image."""
+def parameters_like(
+    frozen: Frozen, init: float | Sequence[Array], *, per_channel: bool
+) -> tuple[Array, ...]:
+    """Return a parameter for each element (or channel) behind every activation of each image.
+
+    Args:
+        frozen: what has activations.
+        init: a number, or for each activation an array of its output's shape.
+        per_channel: whether a channel has one parameter: the mean of those of its elements.
+    """
     if not frozen.lines:
         raise ValueError("the function has no activation, so there is nothing to learn")
 
-    def full(slope: Array) -> Array:
-        shape = slope.shape
-        if per_channel:
-            shape = (shape[0], *[1] * (len(shape) - 2), shape[-1])
-        return jnp.full(shape, value, slope.dtype)
+    def full(slope: Array, value: float | Array) -> Array:
+        each = jnp.broadcast_to(jnp.asarray(value, slope.dtype), slope.shape)
+        positions = tuple(range(1, slope.ndim - 1))
+        return each.mean(positions, keepdims=True) if per_channel else each
 
-    return tuple(full(line.slope) for line in frozen.lines)
+    values = [init] * len(frozen.lines) if isinstance(init, int | float) else init
+    return tuple(full(line.slope, v) for line, v in zip(frozen.lines, values, strict=True))
 
 
 def projected(

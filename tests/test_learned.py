@@ -12,9 +12,9 @@ from precision import enable_x64
 
 import jaxattr
 from jaxattr import sites, with_rules
-from jaxattr.dmbp import disentangling, positive, positive_negative
-from jaxattr.scores import probability
+from jaxattr.dmbp import disentangling, guided, positive, positive_negative
 from jaxattr.rules import gates
+from jaxattr.scores import probability
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 
@@ -113,6 +113,22 @@ def test_the_loss_falls(loss, bias):
     losses = jax.jit(decompose)(x, target).losses
     assert losses.shape == (3, 15)
     assert (losses[:, -1] < losses[:, 0]).all()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_first_masks_are_those_of_guided_backpropagation(name):
+    """Made sharp, they part guided backpropagation from the rest; and they are a good start."""
+    with enable_x64(True):
+        net, params, x, target = load(name, "float64")
+        f = plain(net, params)
+        sharp = lambda *state: tuple(100 * theta for theta in guided(*state))
+        decompose = jaxattr.dmbp_decompose(f, steps=1, learning_rate=0.0, init=sharp)
+        found = jax.jit(decompose)(x, target)
+        expected = x * jax.jit(jaxattr.guided_backprop(f))(x, target)
+        assert relative_error(found.positive, expected) < 1e-10
+        short = {init: jaxattr.dmbp_decompose(f, steps=5, init=init) for init in (guided, 0.0)}
+        losses = {init: jax.jit(made)(x, target).losses[:, -1] for init, made in short.items()}
+        assert (losses[guided] < losses[0.0]).all()
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
@@ -218,7 +234,8 @@ def test_dmbp_against_double_backprop_in_torch(name, kind):
     """25 steps: the loss curve and both parts."""
     with enable_x64(True):
         net, params, x, target = load(name, "float64")
-        decompose = jaxattr.dmbp_decompose(plain(net, params), steps=25, bias=kind == "literal")
+        options = {"steps": 25, "bias": kind == "literal", "init": 0.0}
+        decompose = jaxattr.dmbp_decompose(plain(net, params), **options)
         found = jax.jit(decompose)(x, target)
         for field in ("losses", "positive", "negative"):
             theirs = LEARNED[f"dmbp.{name}.{kind}.{field}"]
