@@ -137,7 +137,7 @@ def explain(
 def methods() -> None:
     """List the methods that `jaxattr explain` knows."""
     formatter = click.HelpFormatter()
-    formatter.write_dl([(m.name, _describe(m)) for m in METHODS.values()])
+    formatter.write_dl([(m.name, _describe(m)) for m in METHODS.values()], col_max=40)
     formatter.write_paragraph()
     formatter.write_text(
         f"{', '.join(m.name for m in METHODS.values() if m.wraps)} are methods of another method: "
