@@ -22,7 +22,7 @@ def occlusion(
     stride: int | tuple[int, int] | None = None,
     baseline: Array | float = 0.0,
     score: Score = scores.logit,
-    chunk: int = 16,
+    chunk: int = 2,
     progress: Progress | None = None,
 ) -> Attribution:
     """Slide a window over the image and measure how much hiding what it covers lowers the score.
@@ -43,7 +43,7 @@ def occlusion(
         baseline: `x'`, a number or anything that broadcasts to the shape of `x`.
         score: `s`, of `jaxattr.scores`. The paper looks at the probability.
         chunk: how many windows are evaluated at once, at most; memory grows with it, not with the
-            number of windows.
+            number of windows. A CPU is fastest with one or two, an accelerator with many.
         progress: called with the number of windows done, up to a hundred times.
 
     Returns:
@@ -98,7 +98,7 @@ def rise(
     cells: int = 7,
     probability: float = 0.5,
     score: Score = scores.probability,
-    chunk: int = 16,
+    chunk: int = 2,
     progress: Progress | None = None,
 ) -> Attribution:
     """Average random masks, each weighted by the score of the image behind it.
@@ -118,7 +118,7 @@ def rise(
         probability: p, of a cell to be 1.
         score: `s`, of `jaxattr.scores`.
         chunk: how many masks are evaluated at once, at most; memory grows with it, not with
-            `samples`.
+            `samples`. A CPU is fastest with one or two, an accelerator with many.
         progress: called with the number of masks done, up to a hundred times.
 
     Returns:
