@@ -154,10 +154,10 @@ def meaningful_perturbation(f: Fun, **options: Any) -> Attribution:
 
     Reference:
         Fong and Vedaldi, Interpretable explanations of black boxes by meaningful perturbation,
-        ICCV 2017; numbers are those of the authors' code.
+        ICCV 2017.
 
-    Differs from the authors' code in shifting within the image, its edges repeated, and in making
-    discs on the grid.
+    Numbers are those of the authors' code, which differs in what lies beyond the image when it is
+    shifted (there, more of a larger image; here, its edges repeated) and makes discs of pixels.
     """
     explain = meaningful_perturbation_fit(f, **options)
     return lambda x, target, *, key=None: explain(x, target, key=key).attribution
