@@ -11,8 +11,8 @@ from relative_nets import EVERY, case
 
 import jaxattr
 from jaxattr import excitation, maps
+from jaxattr.rules.contributions import affine
 from jaxattr.rules.excitation import CONTRASTIVE, EXCITATION, contrast
-from jaxattr.rules.lrp import affine
 from jaxattr.tracing.layers import split
 
 OTHERS = ("clip(z, 0)", "where(z > 0, z, 0)")

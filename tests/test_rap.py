@@ -11,7 +11,7 @@ from precision import enable_x64
 from relative_nets import EVERY, authors, case
 
 import jaxattr
-from jaxattr.rules.lrp import affine
+from jaxattr.rules.contributions import affine
 from jaxattr.rules.rap import image_box, influence, relative
 
 OTHERS = ("clip(z, 0)", "where(z > 0, z, 0)")

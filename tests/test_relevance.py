@@ -21,6 +21,7 @@ from jaxattr.rules.composites import (
     epsilon_plus_flat,
     uniform,
 )
+from jaxattr.rules.contributions import Handed, negative_terms, positive_terms
 from jaxattr.rules.relevance import divide, proportional
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
@@ -32,11 +33,11 @@ POOLED = {"vgg": 1, "resnet": 25, "lite": 4}  # entries in an average, which zen
 def zennits_gamma(r, x, layer):
     """Tell positive outputs from negative ones by a bias that the denominators lack."""
     b, bare = layer.shift, layer._replace(shift=jnp.zeros_like(layer.shift))
-    p, n = lrp.positive_terms(bare, x), lrp.negative_terms(bare, x)
+    p, n = positive_terms(bare, x), negative_terms(bare, x)
     z = p.total + n.total
     up = divide(jnp.where(z + b > 0, r, 0), z + 0.25 * p.total, STABILIZER)
     down = divide(jnp.where(z + b < 0, r, 0), z + 0.25 * n.total, STABILIZER)
-    return lrp.Handed(p.back(1.25 * up + down) + n.back(up + 1.25 * down), jnp.zeros_like(r))
+    return Handed(p.back(1.25 * up + down) + n.back(up + 1.25 * down), jnp.zeros_like(r))
 
 
 def zennits(x):

@@ -10,6 +10,7 @@ from precision import enable_x64
 import jaxattr
 from jaxattr.rules import lrp
 from jaxattr.rules.composites import Composite, epsilon_plus, rules
+from jaxattr.rules.contributions import affine
 from jaxattr.rules.relevance import proportional
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
@@ -211,7 +212,7 @@ def test_a_layer_against_its_dense_jacobian(layer):
             given |= {name: rule, f"{name}, no bias, conserving": conserving}
             more, _ = dense_flat(*args, b, rest)
             expected |= {name: down, f"{name}, no bias, conserving": bare + more}
-        found = handed_down(f, {k: {"affine": lrp.affine(r)} for k, r in given.items()}, x, r)
+        found = handed_down(f, {k: {"affine": affine(r)} for k, r in given.items()}, x, r)
     assert site.kind == "affine"
     for name, a in found.items():
         e = expected[name]

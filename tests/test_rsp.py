@@ -15,7 +15,7 @@ from relative_nets import EVERY, authors, case
 import jaxattr
 from jaxattr.propagation import by_composite, propagate
 from jaxattr.rsp import balanced, relative_map
-from jaxattr.rules.lrp import affine
+from jaxattr.rules.contributions import affine
 from jaxattr.rules.sectional import SECTIONAL, purged, sectional
 from jaxattr.tracing.layers import split
 

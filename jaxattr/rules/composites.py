@@ -6,7 +6,7 @@ from typing import NamedTuple
 from jax.typing import ArrayLike
 
 from jaxattr.rules import lrp
-from jaxattr.rules.lrp import LayerRule, affine
+from jaxattr.rules.contributions import LayerRule, affine
 from jaxattr.rules.relevance import gated, is_resizing, normalisation, passing, proportional
 from jaxattr.tracing.rewrite import Local, Rule, refuse
 from jaxattr.types import Array

@@ -6,7 +6,7 @@ does. What inhibits plays no part, nor do biases.
 
 from jaxattr.rules import lrp
 from jaxattr.rules.composites import Composite
-from jaxattr.rules.lrp import Handed, LayerRule, negative_terms, positive_terms
+from jaxattr.rules.contributions import Handed, LayerRule, negative_terms, positive_terms
 from jaxattr.rules.relevance import divide, proportional
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array

@@ -6,83 +6,30 @@ relevance $R_k$ of an output in proportion to some reading of $z_{jk}$,
 
 $$R_j = \sum_k \frac{z'_{jk}}{\sum_j z'_{jk} + b'_k} R_k.$$
 
-A rule is a function of the relevance, the input and the layer; `affine` makes a rule for
-`with_rules` of it. The bias is one more input in the denominator, which keeps its share, as in the
-papers; `without_bias` leaves it out, and `conserving` spreads what it keeps over the inputs.
+A rule is a function of the relevance, the input and the layer; `contributions.affine` makes a rule
+for `with_rules` of it. The bias is one more input in the denominator, which keeps its share, as in
+the papers; `without_bias` leaves it out, and `conserving` spreads what it keeps over the inputs.
 `stabilizer` is added to every denominator, with its sign; where the terms have one sign none is
 needed, and an output without terms hands nothing down.
 """
 
-from collections.abc import Callable
-from functools import reduce
-from operator import add, mul
-from typing import NamedTuple, TypeAlias
-
-import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxattr.rules.relevance import divide, of_layer
-from jaxattr.tracing.rewrite import Rule
+from jaxattr.rules.contributions import (
+    Handed,
+    LayerRule,
+    all_terms,
+    handed,
+    negative,
+    negative_terms,
+    positive,
+    positive_terms,
+    terms,
+)
+from jaxattr.rules.relevance import divide
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array
-
-
-class Handed(NamedTuple):
-    """What a rule does with relevance.
-
-    Attributes:
-        down: the relevance of the inputs.
-        rest: of each output's relevance, what was not handed down.
-    """
-
-    down: Array
-    rest: Array
-
-
-LayerRule: TypeAlias = Callable[[Array, Array, Weighted], Handed]
-"""`(relevance, x, layer) -> Handed`, where `layer.apply(x, layer.weight) + layer.shift` is $z$."""
-
-
-class Terms(NamedTuple):
-    r"""Contributions $z'_{jk}$ of a layer's inputs.
-
-    Attributes:
-        total: their sums over the inputs, $\sum_j z'_{jk}$.
-        back: from a coefficient $c_k$ for each output to $\sum_k z'_{jk} c_k$.
-    """
-
-    total: Array
-    back: Callable[[Array], Array]
-
-
-def terms(layer: Weighted, *parts: tuple[Array, Array]) -> Terms:
-    """Return contributions that are sums of products `x * w`, one for each pair `(x, w)`."""
-    xs, ws = zip(*parts, strict=True)
-
-    total, pull = jax.vjp(lambda *xs: reduce(add, map(layer.apply, xs, ws)), *xs)
-    return Terms(total, lambda c: reduce(add, map(mul, xs, pull(c))))
-
-
-def positive_terms(layer: Weighted, x: Array) -> Terms:
-    """Return the positive contributions, of either sign of the input."""
-    return _signed_terms(layer, x, _up(layer.weight), _down(layer.weight))
-
-
-def negative_terms(layer: Weighted, x: Array) -> Terms:
-    """Return the negative contributions, of either sign of the input."""
-    return _signed_terms(layer, x, _down(layer.weight), _up(layer.weight))
-
-
-def _signed_terms(layer: Weighted, x: Array, of_positive: Array, of_negative: Array) -> Terms:
-    if layer.nonnegative:
-        return terms(layer, (x, of_positive))
-    return terms(layer, (_up(x), of_positive), (_down(x), of_negative))
-
-
-def affine(rule: LayerRule) -> Rule:
-    """Make a rule for `with_rules`, of kind `affine`."""
-    return of_layer(lambda r, x, layer: rule(r, x, layer).down)
 
 
 def epsilon(epsilon: float = 1e-6) -> LayerRule:
@@ -95,8 +42,8 @@ def epsilon(epsilon: float = 1e-6) -> LayerRule:
     """
 
     def rule(r: Array, x: Array, layer: Weighted) -> Handed:
-        z = terms(layer, (x, layer.weight))
-        return _handed(r, (z, divide(r, z.total + layer.shift, epsilon)))
+        z = all_terms(layer, x)
+        return handed(r, (z, divide(r, z.total + layer.shift, epsilon)))
 
     return rule
 
@@ -123,11 +70,11 @@ def gamma(gamma: float = 0.25, *, stabilizer: float = 0.0) -> LayerRule:
     def rule(r: Array, x: Array, layer: Weighted) -> Handed:
         p, n, b = positive_terms(layer, x), negative_terms(layer, x), layer.shift
         z = p.total + n.total + b
-        up = divide(r, z + gamma * (p.total + _up(b)), stabilizer)
-        down = divide(r, z + gamma * (n.total + _down(b)), stabilizer)
+        up = divide(r, z + gamma * (p.total + positive(b)), stabilizer)
+        down = divide(r, z + gamma * (n.total + negative(b)), stabilizer)
         of_positive = jnp.where(z > 0, (1 + gamma) * up, jnp.where(z < 0, down, 0))
         of_negative = jnp.where(z > 0, up, jnp.where(z < 0, (1 + gamma) * down, 0))
-        return _handed(r, (p, of_positive), (n, of_negative))
+        return handed(r, (p, of_positive), (n, of_negative))
 
     return rule
 
@@ -151,10 +98,10 @@ def alpha_beta(alpha: float = 2.0, beta: float = 1.0, *, stabilizer: float = 0.0
 
     def rule(r: Array, x: Array, layer: Weighted) -> Handed:
         p, n, b = positive_terms(layer, x), negative_terms(layer, x), layer.shift
-        return _handed(
+        return handed(
             r,
-            (p, divide(alpha * r, p.total + _up(b), stabilizer)),
-            (n, divide(-beta * r, n.total + _down(b), stabilizer)),
+            (p, divide(alpha * r, p.total + positive(b), stabilizer)),
+            (n, divide(-beta * r, n.total + negative(b), stabilizer)),
         )
 
     return rule
@@ -170,7 +117,7 @@ def z_plus(*, stabilizer: float = 0.0) -> LayerRule:
 
     def rule(r: Array, x: Array, layer: Weighted) -> Handed:
         p = positive_terms(layer, x)
-        return _handed(r, (p, divide(r, p.total + _up(layer.shift), stabilizer)))
+        return handed(r, (p, divide(r, p.total + positive(layer.shift), stabilizer)))
 
     return rule
 
@@ -195,8 +142,8 @@ def z_box(low: ArrayLike, high: ArrayLike, *, stabilizer: float = 0.0) -> LayerR
     def rule(r: Array, x: Array, layer: Weighted) -> Handed:
         lowest, highest = (jnp.broadcast_to(jnp.asarray(a, x.dtype), x.shape) for a in (low, high))
         w = layer.weight
-        z = terms(layer, (x, w), (-lowest, _up(w)), (-highest, _down(w)))
-        return _handed(r, (z, divide(r, z.total, stabilizer)))
+        z = terms(layer, (x, w), (-lowest, positive(w)), (-highest, negative(w)))
+        return handed(r, (z, divide(r, z.total, stabilizer)))
 
     return rule
 
@@ -210,7 +157,7 @@ def w_square(*, stabilizer: float = 0.0) -> LayerRule:
 
     def rule(r: Array, x: Array, layer: Weighted) -> Handed:
         z = terms(layer, (jnp.ones_like(x), layer.weight**2))
-        return _handed(r, (z, divide(r, z.total + layer.shift**2, stabilizer)))
+        return handed(r, (z, divide(r, z.total + layer.shift**2, stabilizer)))
 
     return rule
 
@@ -225,7 +172,7 @@ def flat(*, stabilizer: float = 0.0) -> LayerRule:
 
     def rule(r: Array, x: Array, layer: Weighted) -> Handed:
         z = terms(layer, (jnp.ones_like(x), jnp.ones_like(layer.weight)))
-        return _handed(r, (z, divide(r, z.total, stabilizer)))
+        return handed(r, (z, divide(r, z.total, stabilizer)))
 
     return rule
 
@@ -264,17 +211,3 @@ def conserving(rule: LayerRule) -> LayerRule:
         return Handed(down + more, left)
 
     return conserved
-
-
-def _handed(r: Array, *shares: tuple[Terms, Array]) -> Handed:
-    """Hand down `c` times each term, for each of some terms with their coefficients `c`."""
-    down = reduce(add, (z.back(c) for z, c in shares))
-    return Handed(down, r - reduce(add, (c * z.total for z, c in shares)))
-
-
-def _up(a: Array) -> Array:
-    return jnp.maximum(a, 0)
-
-
-def _down(a: Array) -> Array:
-    return jnp.minimum(a, 0)

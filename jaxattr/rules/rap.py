@@ -8,7 +8,8 @@ and units of little influence end below zero. The rules see one image at a time.
 import jax.numpy as jnp
 
 from jaxattr.rules.composites import Composite
-from jaxattr.rules.lrp import Handed, LayerRule, negative_terms, positive_terms, terms, z_box
+from jaxattr.rules.contributions import Handed, LayerRule, negative_terms, positive_terms, terms
+from jaxattr.rules.lrp import z_box
 from jaxattr.rules.relevance import divide, proportional
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.rules.composites import Composite
-from jaxattr.rules.lrp import Handed, LayerRule, terms
+from jaxattr.rules.contributions import Handed, LayerRule, terms
 from jaxattr.rules.rap import image_box, shifted
 from jaxattr.rules.relevance import divide, proportional
 from jaxattr.tracing.weights import Weighted

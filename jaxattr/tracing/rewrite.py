@@ -177,8 +177,8 @@ def _ruled(scope: Scope, place: Place, rule: Rule) -> Callable[..., Sequence[Any
         place.site,
         partial(_value, avals, operation),
         partial(_slope, operation),
-        partial(_linear, avals, operation),
-        partial(weighted, operation, partial(_lowered, avals), scope.nonnegative),
+        linear := partial(_linear, avals, operation),
+        partial(weighted, operation, partial(_lowered, avals), linear, scope.nonnegative),
         operation.moving,
         operation.equations,
     )

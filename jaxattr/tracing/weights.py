@@ -23,6 +23,7 @@ class Weighted(NamedTuple):
     """An affine operation as a layer: `y = apply(x, weight) + shift`.
 
     Attributes:
+        linear: `x -> apply(x, weight)`, computed as the operation itself is.
         weight: the effective weight, every scale that follows folded in, whatever its sign.
         apply: `(x, weight) -> y`, bilinear, with any weight of that shape.
         shift: what is added, by biases and BatchNorms; it broadcasts to `y`.
@@ -31,6 +32,7 @@ class Weighted(NamedTuple):
         nonnegative: whether `x` is known to have no negative entries.
     """
 
+    linear: Callable[[Array], Array]
     weight: Array
     apply: Callable[[Array, Array], Array]
     shift: Array
@@ -44,7 +46,11 @@ Runs = Callable[[Equation], Step]
 
 
 def weighted(
-    operation: Operation, runs: Runs, nonnegative: Container[int], *operands: Any
+    operation: Operation,
+    runs: Runs,
+    linear: Callable[..., Array],
+    nonnegative: Container[int],
+    *operands: Any,
 ) -> Weighted:
     """Return an affine operation as a layer.
 
@@ -52,16 +58,17 @@ def weighted(
         operation: one of kind `affine`. A scale and shift that stands alone is a layer too, whose
             weight has the shape of its input.
         runs: how to run an equation.
+        linear: the operation without its shift, of all its operands.
         nonnegative: the values known to be at least 0.
         *operands: values of its operands, the one that depends on x first.
     """
-    leader, moving = operation.leader, operation.operands[0]
+    leader, moving, others = operation.leader, operation.operands[0], operands[1:]
     layered = leader.primitive in LAYERS
     start = leader.outputs[0] if layered else moving
     chain = _following(operation.equations, start)
     done = {v for e in (*chain, *([leader] if layered else [])) for v in e.outputs}
     free = [e for e in operation.equations if done.isdisjoint(e.outputs)]
-    given = _run(free, dict(zip(operation.operands[1:], operands[1:], strict=True)), runs)
+    given = _run(free, dict(zip(operation.operands[1:], others, strict=True)), runs)
 
     def after(y: Array) -> Array:
         return _run(chain, {**given, start: y}, runs)[operation.outputs[0]]
@@ -69,7 +76,8 @@ def weighted(
     if not layered:
         shift, pull = jax.vjp(after, jnp.zeros_like(operands[0]))
         (scale,) = pull(jnp.ones_like(shift))
-        return Weighted(scale, lambda x, w: (x * w).astype(shift.dtype), shift)
+        apply = lambda x, w: (x * w).astype(shift.dtype)
+        return Weighted(lambda x: linear(x, *others), scale, apply, shift)
 
     side = leader.inputs.index(moving)
     values: list[Any] = [given.get(a) if isinstance(a, int) else a.val for a in leader.inputs]
@@ -85,8 +93,15 @@ def weighted(
     channels = set(weight_axes(leader, moving))
     for e in chain:
         channels = channels if elementwise.elementwise(e) else followed(e, channels)
-    window = _window(leader, weight)
-    return Weighted(effective, apply, shift, tuple(sorted(channels)), window, moving in nonnegative)
+    return Weighted(
+        lambda x: linear(x, *others),
+        effective,
+        apply,
+        shift,
+        tuple(sorted(channels)),
+        _window(leader, weight),
+        moving in nonnegative,
+    )
 
 
 def _window(leader: Equation, weight: Array) -> int:
