@@ -77,9 +77,9 @@ def fullgrad(f: Fun) -> Attribution:
     Example:
         >>> import jax, jax.numpy as jnp
         >>> f = lambda x: jax.nn.relu(x.reshape(1, 2) - 1) @ jnp.array([[1.0], [5.0]])
-        >>> found = fullgrad_decompose(f)(jnp.array([3.0, 0.0]).reshape(1, 1, 2, 1), jnp.array([0]))
+        >>> found = fullgrad_decompose(f)(jnp.array([3.0, 2.0]).reshape(1, 1, 2, 1), jnp.array([0]))
         >>> found.input.ravel(), {name: b.tolist() for name, b in found.biases.items()}
-        (Array([3., 0.], dtype=float32), {'sub[0]': [[-1.0, 0.0]]})
+        (Array([ 3., 10.], dtype=float32), {'sub[0]': [[-1.0, -5.0]]})
 
     Reference:
         Srinivas and Fleuret, Full-gradient representation for neural network visualization, NeurIPS
