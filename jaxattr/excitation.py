@@ -30,7 +30,7 @@ def excitation_backprop(f: Fun, *, layer: str | None = None) -> Attribution:
 
     Returns:
         An attribution of the shape of `x`; with a layer of shape `(B, H, W, 1)`, resized
-        bilinearly. Cost: one forward pass, and a backward pass with two more forward ones.
+        bilinearly. Cost: about three forward passes of a ResNet-50 or a VGG-16.
 
     Raises:
         UnsupportedOperation: at a product of two values that depend on `x`, a normalisation by
