@@ -17,7 +17,7 @@ threads wait for each other where other work holds another), how often jaxattr's
 how often the forward passes of jaxattr that the method must make do: one for a window or a mask,
 three for a forward and a backward pass, in batches of two, as jaxattr takes them. The maps of
 occlusion are compared, and the first reward and penalty of extremal perturbation. A peer that is
-missing is left out. Needs torch.
+missing is left out. Needs torch. `docs/speed.md` has the figures.
 """
 
 import sys
