@@ -92,7 +92,12 @@ def epsilon_alpha2_beta1_flat(*, epsilon: float = 1e-6) -> Composite:
 
 
 def changed(composite: Composite, change: Callable[[LayerRule], LayerRule]) -> Composite:
-    """Change the rules of all layers with weights: `changed(epsilon_plus(), lrp.without_bias)`."""
+    """Change the rules of all layers with weights.
+
+    Args:
+        composite: what to change.
+        change: such as `lrp.without_bias` or `lrp.conserving`.
+    """
     layers = ("convolution", "dense", "first", "last")
     rules = {name: getattr(composite, name) for name in layers}
     return composite._replace(**{k: change(r) for k, r in rules.items() if r is not None})

@@ -78,7 +78,16 @@ def _signed_terms(layer: Weighted, x: Array, of_positive: Array, of_negative: Ar
 
 
 def affine(rule: LayerRule) -> Rule:
-    """Make a rule for `with_rules`, of kind `affine`."""
+    """Make a rule for `with_rules`, of kind `affine`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxattr
+        >>> from jaxattr.rules import lrp
+        >>> f = lambda x: x @ jnp.array([2.0, -1.0])
+        >>> g = jaxattr.with_rules(f, {"affine": affine(lrp.z_plus())})
+        >>> jax.vjp(g, jnp.array([3.0, 1.0]))[1](5.0)[0]
+        Array([5., 0.], dtype=float32)
+    """
     return of_layer(lambda r, x, layer: rule(r, x, layer).down)
 
 
