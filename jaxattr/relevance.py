@@ -39,8 +39,7 @@ def lrp(
     and a gate (squeeze and excitation) passes it to the signal.
 
     Laws: with `conserve`, relevance sums to the logit at every layer; the same map for every
-    spelling of a network; with epsilon 0 and no biases, in a network of ReLUs without pools of
-    cancelling sums, gradient times input.
+    spelling of a network; with epsilon 0 everywhere, in a network of ReLUs, gradient times input.
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
@@ -53,8 +52,8 @@ def lrp(
 
     Returns:
         An attribution of the shape of `x`. Cost: one forward pass, and per layer as many
-        convolutions and transposed ones as the rule has terms: z+ and epsilon take one of each for
-        inputs that are not negative, gamma and alpha-beta two.
+        convolutions and transposed ones as the rule has terms: z+ one of each for inputs that are
+        not negative, gamma and alpha-beta two (`docs/relevance.md`).
 
     Raises:
         UnsupportedOperation: if `f` contains what no rule covers: a normalisation by statistics of
