@@ -60,7 +60,8 @@ def main() -> None:
         compiling[name] = time.perf_counter() - start
         programs[name] = lambda p=program: jax.block_until_ready(p(state, x))
         programs[name]()
-    rounds = [{n: seconds(p, least=0.1) for n, p in programs.items()} for _ in range(options.rounds)]
+    timed = lambda: {name: seconds(p, least=0.1) for name, p in programs.items()}
+    rounds = [timed() for _ in range(options.rounds)]
     print(f"| {options.model} | forward passes | ms | s to compile |\n|---|---:|---:|---:|")
     for name in programs:
         passes = median(r[name] / r["forward pass"] for r in rounds)
