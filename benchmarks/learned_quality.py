@@ -25,14 +25,14 @@ from tqdm import tqdm
 
 import jaxattr
 from jaxattr import metrics
-from jaxattr.dmbp import Decomposition, disentangling, positive, positive_negative
+from jaxattr.dmbp import Decomposition, disentangling, guided, positive, positive_negative
 from jaxattr.learning import minimize, parameters_like
 from jaxattr.models import load
 from jaxattr.scores import probability
 from jaxattr.targets import one_hot
 
 dmbp, lpr = jaxattr.dmbp, jaxattr.lpr
-even = partial(dmbp, init=0.0)
+even, led = partial(dmbp, init=0.0), partial(dmbp, init=guided)
 
 
 def purity(y: jax.Array, plus: jax.Array, minus: jax.Array) -> jax.Array:
@@ -118,13 +118,15 @@ METHODS = {
     "guided backprop * input": times_image(jaxattr.guided_backprop),
     "SmoothGrad * input": times_image(lambda f: jaxattr.smooth(jaxattr.saliency(f), samples=20)),
     "Grad-CAM": jaxattr.grad_cam,
-    "DMBP": dmbp,
-    "DMBP, 10 steps": partial(dmbp, steps=10),
-    "DMBP, 50 steps": partial(dmbp, steps=50),
-    "DMBP, positive, 50 steps": partial(dmbp, steps=50, loss=positive),
-    "DMBP, positive-negative, 50 steps": partial(dmbp, steps=50, loss=positive_negative),
-    "DMBP, bias terms, 10 steps": partial(dmbp, steps=10, bias=True),
-    "DMBP, masks per channel, 10 steps": partial(dmbp, steps=10, per_channel=True),
+    "DMBP, guided start": led,
+    "DMBP, guided start, 10 steps": partial(led, steps=10),
+    "DMBP, guided start, 50 steps": partial(led, steps=50),
+    "DMBP, guided start, positive, 50 steps": partial(led, steps=50, loss=positive),
+    "DMBP, guided start, positive-negative, 50 steps": partial(
+        led, steps=50, loss=positive_negative
+    ),
+    "DMBP, guided start, bias terms, 10 steps": partial(led, steps=10, bias=True),
+    "DMBP, guided start, per channel, 10 steps": partial(led, steps=10, per_channel=True),
     "DMBP, literal: even start, bias terms": partial(even, bias=True),
     "DMBP, even start, bias terms, 50 steps": partial(even, steps=50, bias=True),
     "DMBP, even start": even,

@@ -30,7 +30,7 @@ from jaxattr.models import load
 STEPS = 200
 SHOWN = (1, 3, 10, 20, 50, 100, 200)
 PAPER = "RMSProp 0.01 (paper)"
-GUIDED = "RMSProp 0.01 from guided masks (default)"
+GUIDED = "RMSProp 0.01 from guided masks"
 OPTIMIZERS = {
     PAPER: None,
     GUIDED: None,

@@ -87,7 +87,7 @@ def dmbp_decompose(
     learning_rate: float = 0.01,
     loss: Loss = disentangling,
     bias: bool = False,
-    init: float | Init = guided,
+    init: float | Init = 0.0,
     per_channel: bool = False,
     optimizer: optax.GradientTransformation | None = None,
     progress: Progress | None = None,
@@ -155,10 +155,9 @@ def dmbp(f: Fun, **options: Any) -> Attribution:
         loss: `positive`, `positive_negative` or `disentangling` of `jaxattr.dmbp`'s module.
         bias: whether the bias terms count in `y+` and `y-`, as the paper's formula says. Without
             them the objective speaks of the image alone; read literally, it optimises biases.
-        init: `theta` at first: a number, or a function of the frozen network, the images and the
-            classes, such as `guided` of this module. The paper is silent; from `0.0`, masks of one
-            half, it takes RMSProp some 200 steps to bring `y+` to the size of `y`, from which
-            `guided` begins, and the maps rank pixels worse (`benchmarks/learned_quality.py`).
+        init: `theta` at first, on which the paper is silent: a number, 0 for masks of one half, or
+            a function of the frozen network, the images and the classes, such as `guided` of this
+            module: the better start on one network, the worse on another (`docs/learned.md`).
         per_channel: one mask entry per channel instead of one per element.
         optimizer: any optax optimiser, in place of RMSProp (decay 0.99, eps 1e-8).
         progress: called with the number of steps done, up to a hundred times.
@@ -184,9 +183,8 @@ def dmbp(f: Fun, **options: Any) -> Attribution:
         Ruiz et al., Generating attribution maps with disentangled masked backpropagation, ICCV
         2021.
 
-    Differs from the paper in counting image terms only, and in beginning with the masks of guided
-    backpropagation; `bias=True, init=0.0` is its formula to the letter. The authors have published
-    no code.
+    Differs from the paper in counting image terms only; `bias=True` is its formula to the letter.
+    The authors have published no code.
     """
     explain = dmbp_decompose(f, **options)
     return lambda x, target, *, key=None: explain(x, target).attribution
