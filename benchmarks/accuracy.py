@@ -24,6 +24,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 from csv import DictReader
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
@@ -65,6 +66,25 @@ def cifar10(data: Path) -> Labelled:
             pixels = np.asarray(image).reshape(500, 32, 32, 3)
             for index in range(500):
                 yield Image.fromarray(pixels[index]), int(labels[500 * strip + index])
+
+
+def sample(data: Path, network: str, images: int) -> tuple[Pretrained, np.ndarray, np.ndarray]:
+    """Load a network, and every k-th of the images that it is tested on, with their classes.
+
+    Args:
+        data: as in the command above.
+        network: `cifar_resnet20`, or another of CIFAR-10 or ImageNet.
+        images: how many.
+    """
+    cifar = network.startswith("cifar")
+    files = sorted((data / "cifar_resnets").glob(f"{network[6:]}-*.th"))
+    pretrained = load(network, path=files[0] if cifar else None)
+    source, every = (
+        (cifar10(data), 10_000 // images) if cifar else (photographs(data), 700 // images)
+    )
+    chosen = list(islice(source, 0, every * images, every))
+    x = np.stack([pretrained.preprocess(image) for image, _ in chosen])
+    return pretrained, x, np.array([label for _, label in chosen])
 
 
 def batches(labelled: Labelled, preprocess: Preprocess, size: int) -> Iterator[tuple]:

@@ -13,21 +13,19 @@ behind it.
 from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from accuracy import cifar10, photographs
+from accuracy import sample
 from tqdm import tqdm
 
 import jaxattr
 from jaxattr import metrics
 from jaxattr.dmbp import Decomposition, disentangling, guided, positive, positive_negative
 from jaxattr.learning import minimize, parameters_like
-from jaxattr.models import load
 from jaxattr.scores import probability
 from jaxattr.targets import one_hot
 
@@ -189,14 +187,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=25)
     parser.add_argument("--only", help="methods whose names contain one of these")
     options = parser.parse_args()
-    cifar = options.network.startswith("cifar")
-    files = sorted((options.data / "cifar_resnets").glob(f"{options.network[6:]}-*.th"))
-    net, preprocess, _ = load(options.network, path=files[0] if cifar else None)
-    source = cifar10(options.data) if cifar else photographs(options.data)
-    every = 10_000 // options.images if cifar else 700 // options.images
-    labelled = list(islice(source, 0, every * options.images, every))
-    x = np.stack([preprocess(image) for image, _ in labelled])
-    target = np.array([label for _, label in labelled])
+    (net, *_), x, target = sample(options.data, options.network, options.images)
     step = x.shape[1] * x.shape[2] // 32
 
     def scores(make: Callable, net: Callable, x: jax.Array, target: jax.Array) -> list[jax.Array]:

@@ -13,19 +13,17 @@ logit; then the first step at which the median is as low as RMSProp's after 200.
 """
 
 from argparse import ArgumentParser
-from itertools import islice
 from pathlib import Path
 
 import jax
 import numpy as np
 import optax
-from accuracy import cifar10, photographs
+from accuracy import sample
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import jaxattr
 from jaxattr.dmbp import guided
-from jaxattr.models import load
 
 STEPS = 200
 SHOWN = (1, 3, 10, 20, 50, 100, 200)
@@ -51,11 +49,7 @@ def main() -> None:
     parser.add_argument("--network", default="cifar_resnet20")
     parser.add_argument("--images", type=int, default=16)
     options = parser.parse_args()
-    cifar = options.network.startswith("cifar")
-    files = sorted((options.data / "cifar_resnets").glob(f"{options.network[6:]}-*.th"))
-    net, preprocess, _ = load(options.network, path=files[0] if cifar else None)
-    source = cifar10(options.data) if cifar else photographs(options.data)
-    x = np.stack([preprocess(image) for image, _ in islice(source, options.images)])
+    (net, *_), x, _ = sample(options.data, options.network, options.images)
     logits = net(x)
     target, size = logits.argmax(-1), np.asarray(logits.max(-1))[:, None]
     curves = {}

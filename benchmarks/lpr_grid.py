@@ -10,17 +10,14 @@ better), channels summed, as means over the images.
 
 from argparse import ArgumentParser
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from accuracy import cifar10, photographs
+from accuracy import sample
 from tqdm import tqdm
 
 from jaxattr import lpr, metrics
-from jaxattr.models import load
 
 GRID = {
     "steps": (10, 20, 34, 50, 60),
@@ -38,11 +35,7 @@ def main() -> None:
     parser.add_argument("--network", default="cifar_resnet20")
     parser.add_argument("--images", type=int, default=50)
     options = parser.parse_args()
-    cifar = options.network.startswith("cifar")
-    files = sorted((options.data / "cifar_resnets").glob(f"{options.network[6:]}-*.th"))
-    net, preprocess, _ = load(options.network, path=files[0] if cifar else None)
-    source = cifar10(options.data) if cifar else photographs(options.data)
-    x = np.stack([preprocess(image) for image, _ in islice(source, options.images)])
+    (net, *_), x, _ = sample(options.data, options.network, options.images)
     target = net(x).argmax(-1)
 
     def scores(net, x, target, moving, *, steps):
