@@ -11,9 +11,9 @@ the model has a curve that falls; guided backpropagation's stays up until the fi
 Then the protocol of DMBP's Table 3: only the last layer is drawn anew, from a normal distribution,
 and the maps of the predicted class are correlated (Spearman).
 
-Means over test images. OUT/curves.csv holds the curves, OUT/curves.png a picture of them. ResNet-20,
-32 images, correlation of magnitudes with the classifier random, half of the layers, all of them;
-then Table 3's, for the same class and for the one then predicted:
+Means over test images. OUT/curves.csv holds the curves, OUT/curves.png a picture of them.
+ResNet-20, 32 images, correlation of magnitudes with the classifier random, half of the layers, all
+of them; then Table 3's, for the same class and for the one then predicted:
 
     guided_backprop     0.95   0.35   0.34      0.97   0.97
     guided_grad_cam     0.33   0.26   0.27      0.69   0.93
