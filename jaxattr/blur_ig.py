@@ -4,11 +4,14 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxattr.sampling import moments
 from jaxattr.targets import attribution, check_positive, class_gradient
 from jaxattr.tracing.rewrite import with_rules
 from jaxattr.types import Array, Attribution, Fun
+
+_EXACT = lax.Precision.HIGHEST
 
 
 class Blur(NamedTuple):
@@ -111,11 +114,11 @@ def gaussian(sigma: float, reach: int) -> np.ndarray:
 
 
 def _rows(weights: Array, x: Array) -> Array:
-    return jnp.einsum("ij,bjwc->biwc", _matrix(weights, x.shape[1]), x)
+    return jnp.einsum("ij,bjwc->biwc", _matrix(weights, x.shape[1]), x, precision=_EXACT)
 
 
 def _columns(weights: Array, x: Array) -> Array:
-    return jnp.einsum("ij,bhjc->bhic", _matrix(weights, x.shape[2]), x)
+    return jnp.einsum("ij,bhjc->bhic", _matrix(weights, x.shape[2]), x, precision=_EXACT)
 
 
 def _matrix(weights: Array, n: int) -> Array:

@@ -1,11 +1,9 @@
 """DeepLIFT: how a change from a baseline runs through the network."""
 
-import jax.numpy as jnp
-
 from jaxattr.propagation import Relevance, cotangents, named
 from jaxattr.rules import rescale
 from jaxattr.rules.rescale import rescaled
-from jaxattr.targets import attribution, class_gradient, one_hot
+from jaxattr.targets import attribution, broadcast, class_gradient, one_hot
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
 
@@ -57,7 +55,7 @@ def deeplift(f: Fun, *, baseline: Array | float = 0.0) -> Attribution:
     """
 
     def explain(x: Array, target: Array, key: object) -> Array:
-        start = _broadcast(baseline, x)
+        start = broadcast("baseline", baseline, x)
         return (x - start) * class_gradient(rescaled(f, start), x, target)
 
     return attribution(f, explain)
@@ -82,7 +80,7 @@ def deeplift_layers(f: Fun, *, baseline: Array | float = 0.0) -> Explanation[Rel
     """
 
     def explain(x: Array, target: Array, key: object) -> Relevance:
-        start = _broadcast(baseline, x)
+        start = broadcast("baseline", baseline, x)
         scope, _ = rescale.read(f, x)
         chosen = lambda logits: one_hot(target, logits)
         m, found = cotangents(scope, rescale.rules(scope, start), x, chosen)
@@ -91,14 +89,3 @@ def deeplift_layers(f: Fun, *, baseline: Array | float = 0.0) -> Explanation[Rel
         return Relevance((x - start) * m, named(scope, layers))
 
     return attribution(f, explain)
-
-
-def _broadcast(baseline: Array | float, x: Array) -> Array:
-    start = jnp.asarray(baseline, x.dtype)
-    pairs = zip(start.shape[::-1], x.shape[::-1], strict=False)
-    if start.ndim > x.ndim or any(n not in (1, m) for n, m in pairs):
-        raise ValueError(
-            f"baseline has shape {start.shape}, which does not broadcast to that of x, {x.shape}; "
-            "pass a number, one image, or one for each"
-        )
-    return jnp.broadcast_to(start, x.shape)

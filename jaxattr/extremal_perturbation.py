@@ -15,7 +15,7 @@ from jaxattr.progress import Progress
 from jaxattr.sampling import widened
 from jaxattr.scores import Score
 from jaxattr.smooth_masks import area_penalty, smooth_mask
-from jaxattr.targets import attribution, check_positive, same_options
+from jaxattr.targets import attribution, broadcast, check_positive, same_options
 from jaxattr.tracing.rewrite import with_rules
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
@@ -123,7 +123,7 @@ def extremal_perturbation_fit(
             return {"reward": -game(measure, masks), "area": penalty * growth**i * excess}
 
         shape = (batch, len(areas), -(-height // gap), -(-width // gap))
-        start = jnp.broadcast_to(jnp.asarray(init, widened(x).dtype), shape)
+        start = broadcast("init", init, widened(x), shape)
         parameters, losses = minimize_terms(terms, start, optimizer, steps, progress)
         masks = draw(parameters)[0].astype(x.dtype)
         mean = masks.mean(1)[..., None]

@@ -7,7 +7,7 @@ from jax import lax
 
 from jaxattr.progress import Progress, report
 from jaxattr.sampling import widened
-from jaxattr.targets import attribution, check_positive, class_gradient
+from jaxattr.targets import attribution, broadcast, check_positive, class_gradient
 from jaxattr.tracing.rewrite import with_rules
 from jaxattr.types import Array, Attribution, Fun
 
@@ -70,7 +70,7 @@ def guided_integrated_gradients(
     g = with_rules(f, {})
 
     def explain(x: Array, target: Array, key: object) -> Array:
-        start = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
+        start = broadcast("baseline", baseline, x)
         change = widened(x) - widened(start)
         share = jnp.abs(change)
         goals = share.sum((1, 2, 3))

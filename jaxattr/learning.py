@@ -1,6 +1,6 @@
 """Fitting parameters of a backward pass, for every image on its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ from jax import lax
 
 from jaxattr.progress import Progress as Progress
 from jaxattr.progress import report
-from jaxattr.targets import check_positive
+from jaxattr.targets import broadcast, check_positive
 from jaxattr.tracing.freeze import Frozen
 from jaxattr.types import Array
 
@@ -72,7 +72,7 @@ def minimize_terms(
 
 
 def parameters_like(
-    frozen: Frozen, init: float | Sequence[Array], *, per_channel: bool
+    frozen: Frozen, init: float | tuple[Array, ...], *, per_channel: bool
 ) -> tuple[Array, ...]:
     """Return a parameter for each element (or channel) behind every activation of each image.
 
@@ -85,11 +85,15 @@ def parameters_like(
         raise ValueError("the function has no activation, so there is nothing to learn")
 
     def full(slope: Array, value: float | Array) -> Array:
-        each = jnp.broadcast_to(jnp.asarray(value, slope.dtype), slope.shape)
+        each = broadcast("init", value, slope)
         positions = tuple(range(1, slope.ndim - 1))
         return each.mean(positions, keepdims=True) if per_channel else each
 
-    values = [init] * len(frozen.lines) if isinstance(init, int | float) else init
+    values = init if isinstance(init, tuple) else [init] * len(frozen.lines)
+    if len(values) != len(frozen.lines):
+        raise ValueError(
+            f"init has {len(values)} arrays; the function has {len(frozen.lines)} activations"
+        )
     return tuple(full(line.slope, v) for line, v in zip(frozen.lines, values, strict=True))
 
 

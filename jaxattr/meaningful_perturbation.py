@@ -14,7 +14,7 @@ from jaxattr.masks import blur, blurred_grid
 from jaxattr.progress import Progress
 from jaxattr.sampling import answers, widened
 from jaxattr.scores import Score
-from jaxattr.targets import attribution, check_positive, need_key, same_options
+from jaxattr.targets import attribution, broadcast, check_positive, need_key, same_options
 from jaxattr.tracing.rewrite import with_rules
 from jaxattr.types import Array, Attribution, Explanation, Fun, Key
 
@@ -95,8 +95,8 @@ def meaningful_perturbation_fit(
                 "variation": lambda_2 * _variation(grid, beta),
             }
 
-        start = circles() if init is None else jnp.asarray(init, widened(x).dtype)
-        start = jnp.broadcast_to(start, (len(x), *sides))
+        start = circles() if init is None else init
+        start = broadcast("init", start, widened(x), (len(x), *sides))
         grid, losses = minimize_terms(terms, start, optimizer, steps, progress)
         return Fit((1 - drawn(grid))[..., None].astype(x.dtype), grid.astype(x.dtype), losses)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxattr.sampling import moments
-from jaxattr.targets import attribution, check_positive, class_gradient
+from jaxattr.targets import attribution, broadcast, check_positive, class_gradient
 from jaxattr.tracing.rewrite import with_rules
 from jaxattr.types import Array, Attribution, Fun
 
@@ -102,7 +102,7 @@ def integrated_gradients(
     g = with_rules(f, {})
 
     def explain(x: Array, target: Array, key: object) -> Array:
-        start = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
+        start = broadcast("baseline", baseline, x)
         points = jnp.asarray(nodes.points, x.dtype)
         weights = jnp.asarray(nodes.weights, x.dtype)
 

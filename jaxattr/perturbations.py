@@ -10,7 +10,7 @@ from jaxattr.masks import grid_mask
 from jaxattr.progress import Progress, report
 from jaxattr.sampling import answers, turns, widened
 from jaxattr.scores import Score
-from jaxattr.targets import attribution, check_positive, need_key
+from jaxattr.targets import attribution, broadcast, check_positive, need_key
 from jaxattr.tracing.rewrite import with_rules
 from jaxattr.types import Array, Attribution, Fun, Key
 
@@ -71,7 +71,7 @@ def occlusion(
         steps = _pair("stride", stride, (-(-sides[0] // 2), -(-sides[1] // 2)))
         rows, columns = (_covered(*axis) for axis in zip(size, sides, steps, strict=True))
         count = len(rows) * len(columns)
-        hidden = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
+        hidden = broadcast("baseline", baseline, x)
 
         def variant(number: Array) -> Array:
             down, across = jnp.asarray(rows), jnp.asarray(columns)
@@ -175,7 +175,10 @@ def rise(
 
 
 def _pair(name: str, value: int | tuple[int, int] | None, default: tuple[int, int]) -> np.ndarray:
-    pair = np.broadcast_to(default if value is None else value, 2)
+    pair = np.asarray(default if value is None else value)
+    if pair.shape not in ((), (2,)):
+        raise ValueError(f"{name} is {value}; expected one number of pixels, or two")
+    pair = np.broadcast_to(pair, 2)
     for side in pair:
         check_positive(name, side)
     return pair

@@ -128,6 +128,11 @@ def conservation(f: Fun, **options: Any) -> Explanation[Conservation]:
 def _rules(
     composite: Composite = _EPSILON_PLUS, bias: bool = True, conserve: bool = False
 ) -> Callable[[Scope], Mapping[str, Rule]]:
+    if not isinstance(composite, Composite):
+        raise ValueError(
+            f"composite is {composite!r}; expected a Composite, such as the one that "
+            "jaxattr.rules.composites.epsilon_plus() returns"
+        )
     if not bias:
         composite = changed(composite, layer_rules.without_bias)
     if conserve:

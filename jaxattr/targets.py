@@ -1,13 +1,14 @@
 """What every attribution method does with its images and classes."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from jaxattr.types import Array, Explanation, Fun, Key
 
@@ -120,6 +121,34 @@ def count_classes(f: Fun, x: Array) -> int:
             f"shape ({x.shape[0]}, classes)"
         )
     return shape[1]
+
+
+def broadcast(
+    name: str, value: ArrayLike, like: Array, shape: Sequence[int] | None = None
+) -> Array:
+    """Return an option as an array of the dtype and shape of another.
+
+    Args:
+        name: of the option.
+        value: a number, or an array that broadcasts.
+        like: has the dtype, and the shape unless there is `shape`.
+        shape: of the result.
+
+    Raises:
+        ValueError: if it does not broadcast.
+
+    Example:
+        >>> broadcast("baseline", 0.5, jnp.ones((1, 2)))
+        Array([[0.5, 0.5]], dtype=float32)
+    """
+    a, wanted = jnp.asarray(value, like.dtype), like.shape if shape is None else tuple(shape)
+    try:
+        return jnp.broadcast_to(a, wanted)
+    except ValueError:
+        raise ValueError(
+            f"{name} has shape {a.shape}, which does not broadcast to {wanted}; pass a number or "
+            "an array of that shape"
+        ) from None
 
 
 def check_positive(name: str, value: int) -> None:

@@ -156,7 +156,7 @@ def _spread(shift: Shift, ones: Array) -> Array:
     """Convolve `(B, h, w)` by a kernel of `1 / n_j`, and give it the rank of the layer's output."""
     if shift.layer.primitive == "conv_general_dilated":
         rows, columns = (jnp.asarray(m, ones.dtype) for m in _covers(shift.layer))
-        ones = jnp.einsum("ih,bhw,jw->bij", rows, ones, columns)
+        ones = jnp.einsum("ih,bhw,jw->bij", rows, ones, columns, precision=lax.Precision.HIGHEST)
     return jnp.expand_dims(ones, shift.channel_axis)
 
 

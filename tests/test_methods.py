@@ -14,6 +14,7 @@ from peers import relative_error
 from precision import enable_x64
 
 import jaxattr
+from jaxattr.rules.composites import epsilon_gamma_box, epsilon_plus
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 
@@ -171,6 +172,30 @@ def test_bad_input(method):
     ]:
         with pytest.raises(ValueError, match=message):
             attribute(*wrong)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (partial(jaxattr.integrated_gradients, baseline=jnp.ones(5)), r"baseline has shape \(5,\)"),
+        (partial(jaxattr.guided_integrated_gradients, baseline=jnp.ones(5)), "not broadcast to"),
+        (partial(jaxattr.deeplift, baseline=jnp.ones((1, 2, 16, 18, 3))), "not broadcast to"),
+        (partial(jaxattr.occlusion, baseline=jnp.ones((4, 1, 1, 1))), "not broadcast to"),
+        (partial(jaxattr.occlusion, window=(1, 2, 3)), r"window is \(1, 2, 3\)"),
+        (partial(jaxattr.meaningful_perturbation, init=jnp.ones(7)), r"init has shape \(7,\)"),
+        (partial(jaxattr.extremal_perturbation, init=jnp.ones(7)), r"init has shape \(7,\)"),
+        (partial(jaxattr.dmbp, init=lambda *_: ()), "init has 0 arrays; the function has 4 act"),
+        (partial(jaxattr.lrp, composite=epsilon_plus), "expected a Composite, such as the one"),
+        (
+            partial(jaxattr.lrp, composite=epsilon_gamma_box(jnp.ones(7), 1.0)),
+            r"low has shape \(7,\), which does not broadcast to \(3, 16, 18, 3\)",
+        ),
+    ],
+)
+def test_bad_options(method, message):
+    net, params, x, target = load("vgg")
+    with pytest.raises(ValueError, match=message):
+        method(plain(net, params))(x, target, key=KEY)
 
 
 @every_method

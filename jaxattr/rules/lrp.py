@@ -28,6 +28,7 @@ from jaxattr.rules.contributions import (
     terms,
 )
 from jaxattr.rules.relevance import divide
+from jaxattr.targets import broadcast
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array
 
@@ -140,7 +141,7 @@ def z_box(low: ArrayLike, high: ArrayLike, *, stabilizer: float = 0.0) -> LayerR
     """
 
     def rule(r: Array, x: Array, layer: Weighted) -> Handed:
-        lowest, highest = (jnp.broadcast_to(jnp.asarray(a, x.dtype), x.shape) for a in (low, high))
+        lowest, highest = broadcast("low", low, x), broadcast("high", high, x)
         w = layer.weight
         z = terms(layer, (x, w), (-lowest, positive(w)), (-highest, negative(w)))
         return handed(r, (z, divide(r, z.total, stabilizer)))
