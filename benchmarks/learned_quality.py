@@ -3,11 +3,11 @@
     python benchmarks/learned_quality.py DATA [--network cifar_resnet20] [--images 100] [--only X;Y]
 
 DATA is as for `accuracy.py`. Of every method: insertion (area under the curve of the true class's
-probability, 33 points; the blurred start as RISE has it) with the channels of a pixel summed, their
-positive parts summed, and their magnitudes summed; and what is left of the true class's activation
-while the 5 % most (MoRF, less is better) and least (LeRF, more is better) attributed pixels are
-zeroed, channels summed. Means over the images, the standard error of the first insertion score
-behind it.
+probability, 33 points or --points; the blurred start as RISE has it) with the channels of a pixel
+summed, their positive parts summed, and their magnitudes summed; and what is left of the true
+class's activation while the 5 % most (MoRF, less is better) and least (LeRF, more is better)
+attributed pixels are zeroed, channels summed. Means over the images, the standard error of the
+first insertion score behind it.
 """
 
 from argparse import ArgumentParser
@@ -118,6 +118,9 @@ METHODS = {
     "Grad-CAM": jaxattr.grad_cam,
     "DMBP, guided start": led,
     "DMBP, guided start, 10 steps": partial(led, steps=10),
+    "DMBP, guided start by 0.5, 10 steps": partial(
+        dmbp, steps=10, init=lambda *state: tuple(theta / 4 for theta in guided(*state))
+    ),
     "DMBP, guided start, 50 steps": partial(led, steps=50),
     "DMBP, guided start, positive, 50 steps": partial(led, steps=50, loss=positive),
     "DMBP, guided start, positive-negative, 50 steps": partial(
@@ -185,10 +188,11 @@ def main() -> None:
     parser.add_argument("--network", default="cifar_resnet20")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--batch", type=int, default=25)
+    parser.add_argument("--points", type=int, default=33, help="of the insertion curves")
     parser.add_argument("--only", help="methods whose names contain one of these")
     options = parser.parse_args()
     (net, *_), x, target = sample(options.data, options.network, options.images)
-    step = x.shape[1] * x.shape[2] // 32
+    step = x.shape[1] * x.shape[2] // (options.points - 1)
 
     def scores(make: Callable, net: Callable, x: jax.Array, target: jax.Array) -> list[jax.Array]:
         f = lambda x: net(x)
