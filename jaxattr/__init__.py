@@ -56,7 +56,7 @@ from jaxattr.tr_gbp import tr_gbp as tr_gbp
 from jaxattr.tr_gbp import tr_gbp_layers as tr_gbp_layers
 from jaxattr.tracing.freeze import freeze as freeze
 from jaxattr.tracing.layers import taps as taps
-from jaxattr.tracing.rewrite import UnsupportedOperation as UnsupportedOperation
+from jaxattr.tracing.local import UnsupportedOperation as UnsupportedOperation
 from jaxattr.tracing.rewrite import with_rules as with_rules
 from jaxattr.tracing.sites import sites as sites
 from jaxattr.types import Attribution as Attribution

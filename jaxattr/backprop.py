@@ -2,7 +2,8 @@
 
 from jaxattr.rules import gates
 from jaxattr.targets import attribution, class_gradient
-from jaxattr.tracing.rewrite import Rule, with_rules
+from jaxattr.tracing.local import Rule
+from jaxattr.tracing.rewrite import with_rules
 from jaxattr.types import Attribution, Fun
 
 

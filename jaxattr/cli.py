@@ -15,7 +15,7 @@ import numpy as np
 from jaxattr import catalogue
 from jaxattr.catalogue import METHODS, Method
 from jaxattr.inputs import find_class, open_photograph, output_names
-from jaxattr.tracing.rewrite import UnsupportedOperation
+from jaxattr.tracing.local import UnsupportedOperation
 from jaxattr.types import Array, Key
 
 if TYPE_CHECKING:  # Flax and matplotlib take seconds to import: elsewhere only where they are used

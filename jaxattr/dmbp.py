@@ -11,7 +11,7 @@ from jaxattr.learning import Progress, minimize, parameters_like
 from jaxattr.rules import gates
 from jaxattr.targets import attribution, one_hot, same_options
 from jaxattr.tracing.freeze import Frozen, freeze
-from jaxattr.tracing.rewrite import Local
+from jaxattr.tracing.local import Local
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
 Loss: TypeAlias = Callable[[Array, Array, Array], Array]

@@ -13,7 +13,8 @@ from jaxattr.rules.relevance import is_resizing
 from jaxattr.targets import one_hot
 from jaxattr.tracing import interpret
 from jaxattr.tracing.kinds import LAYERS, Kind, Operation
-from jaxattr.tracing.rewrite import Local, Rule, plain, refuse, run_scope
+from jaxattr.tracing.local import Local, Rule, plain, refuse
+from jaxattr.tracing.rewrite import run_scope
 from jaxattr.tracing.sites import Scope, Site, every, opens_everything, survey
 from jaxattr.types import Array, Fun
 

@@ -14,7 +14,7 @@ from jaxattr.propagation import (
 from jaxattr.rules import lrp as layer_rules
 from jaxattr.rules.composites import Composite, changed, epsilon_plus
 from jaxattr.targets import attribution, same_options
-from jaxattr.tracing.rewrite import Rule
+from jaxattr.tracing.local import Rule
 from jaxattr.tracing.sites import Scope
 from jaxattr.types import Attribution, Explanation, Fun
 

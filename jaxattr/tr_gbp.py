@@ -12,7 +12,7 @@ from jaxattr.rules import gates
 from jaxattr.targets import attribution, one_hot, same_options
 from jaxattr.tracing.interpret import Equation
 from jaxattr.tracing.kinds import Kind
-from jaxattr.tracing.rewrite import Rule
+from jaxattr.tracing.local import Rule
 from jaxattr.tracing.shifts import Shift, shifted
 from jaxattr.types import Array, Attribution, Explanation, Fun
 

@@ -15,7 +15,7 @@ from precision import enable_x64
 
 import jaxattr
 from jaxattr.rules import gates
-from jaxattr.tracing import rewrite
+from jaxattr.tracing import local
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 
@@ -100,7 +100,7 @@ def test_a_rule_reaches_inside(f):
         return jax.grad(total(jaxattr.with_rules(f, rules)))(X)
 
     expected = jax.grad(total(f))(X)
-    assert relative_error(gated(lambda g, z, slope: g * slope()), expected) < 1e-5
+    assert relative_error(gated(lambda g, z, slope: g * slope()), expected) < 1e-4
     assert relative_error(gated(lambda g, z, slope: 0 * g), expected) > 1e-2
 
 
@@ -188,7 +188,7 @@ def test_bias_and_batch_norm_fold_into_their_layer(name, framework):
     assert len(affine) - pools == layers(net)
     if framework != "equinox":
         assert affine[0].name.endswith(net[0].name)
-    folded = jaxattr.with_rules(f, {"affine": rewrite.plain})
+    folded = jaxattr.with_rules(f, {"affine": local.plain})
     assert relative_error(jax.jit(folded)(x), f(x)) < 1e-5
 
 

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 from jaxattr.rules import lrp
 from jaxattr.rules.contributions import LayerRule, affine
 from jaxattr.rules.relevance import gated, is_resizing, normalisation, passing, proportional
-from jaxattr.tracing.rewrite import Local, Rule, refuse
+from jaxattr.tracing.local import Local, Rule, refuse
 from jaxattr.types import Array
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.rules.relevance import of_layer
-from jaxattr.tracing.rewrite import Rule
+from jaxattr.tracing.local import Rule
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array
 

@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxattr.tracing.rewrite import Local, Rule
+from jaxattr.tracing.local import Local, Rule
+from jaxattr.tracing.lowering import noted
 
 
 def gate(backward: Callable[[jax.Array, jax.Array, Callable[[], jax.Array]], jax.Array]) -> Rule:
@@ -29,12 +30,14 @@ def gate(backward: Callable[[jax.Array, jax.Array, Callable[[], jax.Array]], jax
         def activation(*operands: Any) -> jax.Array:
             return local.value(*operands)
 
-        def forward(*operands: Any) -> tuple[jax.Array, tuple[Any, ...]]:
-            return local.value(*operands), operands
+        def forward(*operands: Any) -> tuple[jax.Array, Any]:
+            gate = noted(local.slope(*operands) != 0) if local.switch else None
+            return local.value(*operands), (gate, operands)
 
-        def reverse(operands: tuple[Any, ...], g: jax.Array) -> tuple[Any, ...]:
-            z, *parameters = operands
-            back = backward(g, z, lambda: local.slope(*operands)).astype(z.dtype)
+        def reverse(kept: Any, g: jax.Array) -> tuple[Any, ...]:
+            gate, (z, *parameters) = kept
+            slope = lambda: local.slope(z, *parameters) if gate is None else gate.astype(z.dtype)
+            back = backward(g, z, slope).astype(z.dtype)
             if not parameters:
                 return (back,)
             _, pull = jax.vjp(lambda *p: local.value(z, *p), *parameters)

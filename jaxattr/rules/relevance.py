@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.tracing.interpret import Equation
-from jaxattr.tracing.rewrite import Local, Rule, UnsupportedOperation, plain, refuse
+from jaxattr.tracing.local import Local, Rule, UnsupportedOperation, plain, refuse
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array
 

@@ -18,7 +18,8 @@ from jaxattr.tracing import interpret
 from jaxattr.tracing.freeze import refuse_loops, selection
 from jaxattr.tracing.interpret import Program
 from jaxattr.tracing.kinds import LAYERS, Kind
-from jaxattr.tracing.rewrite import Local, Rule, refuse, run_scope
+from jaxattr.tracing.local import Local, Rule, refuse
+from jaxattr.tracing.rewrite import run_scope
 from jaxattr.tracing.sites import Scope, opens_remat, survey
 from jaxattr.types import Array
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from jaxattr.tracing import homogeneity, interpret
 from jaxattr.tracing.kinds import Kind
+from jaxattr.tracing.local import Local, Rule, UnsupportedOperation, refuse
 from jaxattr.tracing.lowering import pools
 from jaxattr.tracing.lowering.transposes import linear
-from jaxattr.tracing.rewrite import Local, Rule, UnsupportedOperation, refuse, run_scope
+from jaxattr.tracing.rewrite import run_scope
 from jaxattr.tracing.sites import Scope, Site, every, opens_remat, survey
 from jaxattr.types import Array
 

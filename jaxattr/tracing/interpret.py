@@ -199,9 +199,12 @@ def bodies(eqn: JaxprEqn) -> list[Any]:
 
 def primitives(eqn: JaxprEqn) -> set[str]:
     """Return the names of the primitives that an equation runs: its own, or those of its body."""
-    if eqn.primitive.name not in _CALLS | _DERIVATIVES | REMAT | {"scan", "while", "cond"}:
-        return {eqn.primitive.name}
-    return {p for b in bodies(eqn) for e in opened(b)[0].eqns for p in primitives(e)}
+    name = eqn.primitive.name
+    if name not in _CALLS | _DERIVATIVES | REMAT | {"scan", "while", "cond"}:
+        return set() if name == "platform_index" else {name}
+    platforms = _platforms(eqn)
+    found = [bodies(eqn)[platforms.index(None)]] if platforms else bodies(eqn)
+    return {p for b in found for e in opened(b)[0].eqns for p in primitives(e)}
 
 
 def called(eqn: JaxprEqn) -> str:

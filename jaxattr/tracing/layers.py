@@ -9,7 +9,8 @@ import jax
 from jaxattr.tracing import elementwise, interpret, loops
 from jaxattr.tracing.elementwise import Flow
 from jaxattr.tracing.interpret import Equation, Program
-from jaxattr.tracing.rewrite import Rule, run
+from jaxattr.tracing.local import Rule
+from jaxattr.tracing.rewrite import run
 from jaxattr.tracing.sites import opens_everything, opens_remat
 
 

@@ -19,7 +19,8 @@ from jaxattr.tracing import elementwise, homogeneity, interpret
 from jaxattr.tracing.interpret import Atom, Equation
 from jaxattr.tracing.kinds import LAYERS, Kind, Operation
 from jaxattr.tracing.layers import channel_axis
-from jaxattr.tracing.rewrite import Local, Rule, UnsupportedOperation, run_scope
+from jaxattr.tracing.local import Local, Rule, UnsupportedOperation
+from jaxattr.tracing.rewrite import run_scope
 from jaxattr.tracing.sites import Scope, Site, every, opens_everything, survey
 from jaxattr.types import Array
 

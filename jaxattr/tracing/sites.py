@@ -12,6 +12,7 @@ from jaxattr.tracing import elementwise, interpret, loops
 from jaxattr.tracing.affine import fold
 from jaxattr.tracing.interpret import Program
 from jaxattr.tracing.kinds import Kind, Operation, operations
+from jaxattr.tracing.lowering import LOWERED
 from jaxattr.tracing.signs import nonnegative
 
 
@@ -46,11 +47,19 @@ class Place(NamedTuple):
 
 
 class Scope(NamedTuple):
-    """A program with its operations found, and the values in it that are never negative."""
+    """A program with its operations found.
+
+    Attributes:
+        program: it.
+        places: its operations, in an order in which they can run.
+        nonnegative: the values in it that are never negative.
+        layered: whether it has layers that are lowered, for which forward mode is not defined.
+    """
 
     program: Program
     places: tuple[Place, ...]
     nonnegative: frozenset[int]
+    layered: bool
 
 
 _UNSEEN = {Kind.FREE, Kind.STRUCTURE, Kind.LOOP}
@@ -100,7 +109,8 @@ def _survey(program: Program, moving: Iterable[int], numbers: Iterator[int]) -> 
         elif operation.kind not in _UNSEEN:
             site = _site(program, operation, frames, next(numbers))
         places.append(Place(operation, site, inner))
-    return Scope(program, tuple(places), nonnegative(program))
+    layered = any(e.primitive in LOWERED for e in program.equations)
+    return Scope(program, tuple(places), nonnegative(program), layered)
 
 
 def every(scope: Scope) -> Iterator[Place]:
@@ -114,9 +124,12 @@ def every(scope: Scope) -> Iterator[Place]:
 def opens_everything(eqn: JaxprEqn) -> bool:
     """Look inside a call with its own derivative unless it is one elementwise function.
 
-    What has neither layers nor activations in it is kept whole, with its derivative.
+    What has neither layers nor activations in it is kept whole, with its derivative; unless it does
+    nothing, as our own `kept`.
     """
     primitives = interpret.primitives(eqn)
+    if not primitives:
+        return True
     small = elementwise.ELEMENTWISE | {"broadcast_in_dim"}
     return not loops.is_remat(eqn) and not primitives <= small and bool(primitives & _WORTH)
 

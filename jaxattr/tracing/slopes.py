@@ -47,6 +47,12 @@ def slope(equations: Sequence[Equation], z: int, values: dict[int, Any]) -> jax.
     return jnp.where(jnp.abs(left) < jnp.abs(right), left, right)
 
 
+def switch(equations: Sequence[Equation]) -> bool:
+    """Whether a slope is 0 or 1 everywhere: an elementwise function that only chooses."""
+    chosen = {p for e in equations for p in interpret.primitives(e.eqn)}
+    return chosen <= _CORNERS - {"abs"} | {"broadcast_in_dim"}
+
+
 def _beside(
     equations: Sequence[Equation], z: int, values: dict[int, Any], direction: float
 ) -> jax.Array:

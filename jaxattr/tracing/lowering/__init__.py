@@ -3,7 +3,8 @@
 JAX's own run well on accelerators. On the CPU some are slow, by factors and not by percents: a
 depthwise convolution, any convolution's derivative inside a loop, the derivative of a max-pool.
 `lower` gives an equation another spelling of the same function, value and derivatives; on other
-platforms the equation stays as it is. `docs/speed.md` has the figures.
+platforms the equation stays as it is. What lies between them is computed more often than it need
+be, and takes more memory: see `memory.py`. `docs/speed.md` has the figures.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,14 +13,18 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxattr.tracing.lowering.convolutions import convolution
+from jaxattr.tracing.lowering.memory import gated as gated
+from jaxattr.tracing.lowering.memory import kept as kept
+from jaxattr.tracing.lowering.memory import noted as noted
 from jaxattr.tracing.lowering.pools import max_pool, sum_pool
 from jaxattr.types import Array
 
-_SPELLINGS = {
+LOWERED = {
     "conv_general_dilated": convolution,
     "reduce_window_max": max_pool,
     "reduce_window_sum": sum_pool,
 }
+"""The primitives with another spelling, and what makes it."""
 
 
 def lower(primitive: str, params: Mapping[str, Any], *avals: Any) -> Callable[..., Array] | None:
@@ -36,7 +41,7 @@ def lower(primitive: str, params: Mapping[str, Any], *avals: Any) -> Callable[..
     Returns:
         A function of the operands, or None where XLA's own is best or the only one.
     """
-    spelling = _SPELLINGS.get(primitive)
+    spelling = LOWERED.get(primitive)
     if spelling is None or any(0 in a.shape for a in avals):
         return None
     if not all(jnp.issubdtype(a.dtype, jnp.floating) for a in avals):

@@ -1,0 +1,90 @@
+"""What lies between layers: the same derivatives, less memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax, nn
+
+import jaxattr
+from jaxattr.rules import gates
+
+W = jax.random.normal(jax.random.key(0), (3, 3, 16, 16)) / 12
+X = jax.random.normal(jax.random.key(1), (4, 32, 32, 16))
+ONE = jnp.ones((1, 1, 1, 1))
+
+ACTIVATIONS = {
+    "relu": nn.relu,
+    "maximum": lambda x: jnp.maximum(x, 0),
+    "clip": lambda x: jnp.clip(x, 0, 6),
+    "relu6": nn.relu6,
+    "clamp": lambda x: lax.clamp(0.0, x, 6.0),
+    "where": lambda x: jnp.where(x > 0, x, 0),
+    "leaky": nn.leaky_relu,
+    "twice": lambda x: jnp.minimum(jnp.maximum(jnp.maximum(x, 0), -1), 6),
+    "folded": lambda x: jnp.maximum(x, jnp.minimum(2 * x, 3)),
+    "hard": nn.hard_swish,
+    "silu": nn.silu,
+}
+
+
+def convolved(x, w):
+    return lax.conv_general_dilated(
+        x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
+def test_own_derivative(activation):
+    """Without rules the derivatives are those of JAX, also where the function has a kink."""
+    points = jnp.array([-7.0, -3, -1, -0.0, 0.0, 0.5, 1.5, 3, 6, 7]).reshape(1, 2, 5, 1)
+    f = lambda x: (convolved(activation(convolved(x, ONE)), ONE) * (1 + x)).sum()
+    g = jaxattr.with_rules(f, {})
+    np.testing.assert_array_equal(jax.jit(jax.grad(g))(points), jax.jit(jax.grad(f))(points))
+    twice = lambda f: jax.jit(jax.grad(lambda x: (jax.grad(f)(x) ** 2).sum()))(points)
+    np.testing.assert_allclose(twice(g), twice(f), rtol=1e-6, atol=1e-6)
+
+
+def test_a_learned_bound():
+    """A bound that is a value of the program has its own gradient."""
+    points = jnp.array([-2.0, 0, 1, 5]).reshape(1, 2, 2, 1)
+    f = lambda bound, x: convolved(jnp.maximum(convolved(x, ONE), bound), ONE).sum()
+    g = lambda bound, x: jaxattr.with_rules(lambda x: f(bound, x), {})(x)
+    for argnum in (0, 1):
+        np.testing.assert_array_equal(*(jax.grad(h, argnum)(0.5, points) for h in (f, g)))
+
+
+@pytest.mark.parametrize("activation", [nn.relu, nn.relu6], ids=["relu", "relu6"])
+@pytest.mark.parametrize("rules", [{}, {"activation": gates.guided}], ids=["none", "guided"])
+def test_gates_are_bytes(activation, rules):
+    """The backward pass of a residual network keeps a byte for a gate."""
+
+    def f(x):
+        for _ in range(8):
+            x = activation(x + convolved(activation(convolved(x, W)), W))
+        return x.sum()
+
+    memory = lambda f: jax.jit(jax.grad(f)).lower(X).compile().memory_analysis().temp_size_in_bytes
+    assert memory(jaxattr.with_rules(f, rules)) < 0.6 * memory(f)
+
+
+def test_sums_are_made_once():
+    """The sum behind a block is not made again from all that came before it."""
+
+    def f(x):
+        for _ in range(8):
+            x = nn.relu(x + convolved(x, W))
+        return x
+
+    memory = lambda f: jax.jit(f).lower(X).compile().memory_analysis().temp_size_in_bytes
+    assert memory(jaxattr.with_rules(f, {})) < 0.6 * memory(f)
+    np.testing.assert_allclose(jaxattr.with_rules(f, {})(X), f(X), rtol=1e-5, atol=1e-5)
+
+
+def test_not_finite_stays():
+    """What is not finite is kept as it is."""
+    x = jnp.array([jnp.nan, jnp.inf, -jnp.inf, 1.0]).reshape(1, 2, 2, 1)
+    f = lambda x: (h := nn.relu(x)) + 0 * convolved(jnp.zeros_like(h) * (h == 5), ONE)
+    g = lambda x: (h := nn.relu(x)) + convolved(h, ONE)
+    for function in (f, g):
+        np.testing.assert_array_equal(jaxattr.with_rules(function, {})(x), function(x))
