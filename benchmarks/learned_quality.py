@@ -14,6 +14,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -110,6 +111,15 @@ def times_image(method: Callable) -> Callable:
     return make
 
 
+LPR: dict[str, dict[str, Any]] = {
+    "": {},
+    ", probability": {"score": probability},
+    ", no baseline": {"baseline": False},
+    ", no baseline, gate": {"baseline": False, "gate": True},
+    ", per channel": {"per_channel": True},
+    ", sign-aware off": {"sign_aware": False},
+    ", smoothed masks": {"smoothing": 1.0},
+}
 METHODS = {
     "random": lambda f: lambda x, target, *, key=None: jax.random.normal(key, x.shape),
     "gradient * input (ND)": jaxattr.input_x_gradient,
@@ -138,6 +148,11 @@ METHODS = {
     "DMBP, even start, 1 step": partial(even, steps=1),
     "DMBP, even start, 3 steps": partial(even, steps=3),
     "DMBP, even start, 10 steps": partial(even, steps=10),
+    "DMBP, even start, positive, 10 steps": partial(even, steps=10, loss=positive),
+    "DMBP, even start, positive-negative, 10 steps": partial(
+        even, steps=10, loss=positive_negative
+    ),
+    "DMBP, even start, bias terms, 10 steps": partial(even, steps=10, bias=True),
     "DMBP, even start, 50 steps": partial(even, steps=50),
     "DMBP, even start, per channel, 50 steps": partial(even, steps=50, per_channel=True),
     "DMBP, theta 2, 50 steps": partial(dmbp, steps=50, init=2.0),
@@ -170,14 +185,10 @@ METHODS = {
     "DMBP, even start, masks behind every other activation, 50 steps": masked(
         carries=lambda i, n: i % 2 == 0
     ),
-    "LPR": lpr,
-    "LPR, 15 steps": partial(lpr, steps=15),
-    "LPR, probability": partial(lpr, score=probability),
-    "LPR, no baseline": partial(lpr, baseline=False),
-    "LPR, no baseline, gate": partial(lpr, baseline=False, gate=True),
-    "LPR, per channel": partial(lpr, per_channel=True),
-    "LPR, sign-aware off": partial(lpr, sign_aware=False),
-    "LPR, smoothed masks": partial(lpr, smoothing=1.0),
+} | {
+    f"LPR{name}, {steps} steps": partial(lpr, steps=steps, **options)
+    for steps in (50, 15)
+    for name, options in LPR.items()
 }
 REDUCTIONS = (jaxattr.heatmap, metrics.positive_sum, metrics.magnitude_sum)
 
@@ -188,7 +199,8 @@ def main() -> None:
     parser.add_argument("--network", default="cifar_resnet20")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--batch", type=int, default=25)
-    parser.add_argument("--points", type=int, default=33, help="of the insertion curves")
+    parser.add_argument("--points", type=int, default=33, help="of insertion")
+    parser.add_argument("--morf-points", type=int, default=21, help="of MoRF and LeRF")
     parser.add_argument("--only", help="methods whose names contain one of these")
     options = parser.parse_args()
     (net, *_), x, target = sample(options.data, options.network, options.images)
@@ -198,7 +210,9 @@ def main() -> None:
         f = lambda x: net(x)
         a = make(f)(x, target, key=jax.random.key(0))
         found = [metrics.insertion(f, step=step, reduce=r)(x, target, a).score for r in REDUCTIONS]
-        return [*found, metrics.morf(f)(x, target, a).score, metrics.lerf(f)(x, target, a).score]
+        steps = options.morf_points - 1
+        relevant = (measure(f, steps=steps) for measure in (metrics.morf, metrics.lerf))
+        return [*found, *(measure(x, target, a).score for measure in relevant)]
 
     print(f"{options.network}, {len(x)} images")
     print("| | insertion: sum | positive | magnitude | MoRF | LeRF |\n|---|---|---|---|---|---|")

@@ -27,35 +27,14 @@ from flax import nnx
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
+from voc import SIZE, likeliest, photographs
 
 import jaxattr
 from jaxattr import viz
 from jaxattr.metrics import ground_truth
 from jaxattr.models import Pretrained, load
 
-SIZE, BATCH, TOP = 224, 4, 10
-CLASSES: dict[str, tuple[int, ...]] = {
-    "aeroplane": (404, 895),
-    "bicycle": (444, 671),
-    "bird": (*range(7, 25), *range(80, 101), *range(127, 147)),
-    "boat": (472, 484, 554, 576, 625, 628, 724, 780, 814, 871, 914),
-    "bottle": (440, 720, 737, 898, 907),
-    "bus": (654, 779, 874),
-    "car": (407, 436, 468, 511, 609, 627, 656, 661, 717, 751, 817),
-    "cat": tuple(range(281, 286)),
-    "chair": (423, 559, 765),
-    "cow": (345, 346, 347),
-    "diningtable": (532,),
-    "dog": tuple(range(151, 269)),
-    "horse": (339,),
-    "motorbike": (665, 670),
-    "person": (445, 515, 518, 578, 601, 608, 610, 655, 834, 837, 841, 842, 869, 981, 982, 983),
-    "pottedplant": (738,),
-    "sheep": (348, 349),
-    "sofa": (831,),
-    "train": (466, 547, 705, 820, 829),
-    "tvmonitor": (664, 782, 851),
-}
+BATCH, TOP = 4, 10
 
 Method = Callable[[jaxattr.Fun, jax.Array, jax.Array, jax.Array], jax.Array]
 METHODS: dict[str, Method] = {
@@ -100,12 +79,9 @@ class Case(NamedTuple):
 
 def pairs(data: Path) -> Iterator[Pair]:
     """Read the photographs and every two of their classes, both ways."""
-    for path in sorted((data / "Annotations").glob("*.xml")):
-        found = ground_truth.voc_annotation(path.read_text())
-        scale = SIZE / np.array([*found.size, *found.size])
-        objects = [o for o in found.objects if o.counts and o.label in CLASSES]
+    for _, image, objects in photographs(data):
+        scale = SIZE / np.array([image.height, image.width] * 2)
         for a, b in permutations(objects, 2):
-            image = Image.open(data / "JPEGImages" / f"{path.stem}.jpg").convert("RGB")
             own, other = ((o.boxes * scale).round().astype(int) for o in (a, b))
             yield Pair(image.resize((SIZE, SIZE)), (a.label, b.label), (own, other))
 
@@ -114,7 +90,7 @@ def case(pretrained: Pretrained, logits: Callable, pair: Pair) -> Case:
     """Find the classes and the regions of a pair."""
     x = pretrained.preprocess._replace(resize_size=SIZE)(pair.image)
     scores = np.asarray(logits(pretrained.model, x[None]))[0]
-    target, hostile = (max(CLASSES[label], key=lambda c: scores[c]) for label in pair.labels)
+    target, hostile = (likeliest(scores, label) for label in pair.labels)
     own, other = (ground_truth.box_masks(b, (SIZE, SIZE)) for b in pair.boxes)
     largest = set(np.argsort(scores)[-TOP:])
     predicted = {target, hostile} <= largest

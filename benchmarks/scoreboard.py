@@ -1,0 +1,153 @@
+"""Many methods by many metrics: with which options, scores that outlive a crash, table and plot."""
+
+import csv
+import os
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+import jaxattr
+from jaxattr import catalogue
+
+FEWER: dict[str, dict[str, Any]] = {
+    "integrated_gradients": {"steps": 20},
+    "blur_integrated_gradients": {"steps": 20},
+    "guided_integrated_gradients": {"steps": 40},
+    "xrai": {"steps": 10},
+    "score_cam": {"layer": "blocks.14", "chunk": 1},
+    "cameras": {"scales": (1.0, 1.5, 2.0), "chunk": 1},
+    "occlusion": {"window": 32, "stride": 32, "chunk": 1},
+    "rise": {"samples": 200, "chunk": 1},
+    "meaningful_perturbation": {"steps": 40},
+    "extremal_perturbation": {"steps": 40, "areas": (0.1,)},
+    "dmbp": {"steps": 10},
+    "lpr": {"steps": 15},
+    "smooth": {"samples": 20},
+    "smooth_squared": {"samples": 20},
+    "variance": {"samples": 20},
+}
+"""Options of methods of many passes, fewer than by default; layers are EfficientNet-Lite0's."""
+
+Scores = dict[str, jax.Array]
+Rows = list[dict[str, float]]
+Summary = dict[str, tuple[float, float]]
+"""Of each column the mean and its standard error."""
+
+
+def attribution(name: str, net: Callable) -> jaxattr.Attribution:
+    """Make the method of this name, for `net`."""
+    return catalogue.build(catalogue.find(name), lambda x: net(x), **FEWER.get(name, {}))
+
+
+@partial(jax.jit, static_argnames="name")
+def explain(name: str, net: Callable, x: jax.Array, target: jax.Array, key: jax.Array) -> jax.Array:
+    """Explain a batch."""
+    return attribution(name, net)(x, target, key=key)
+
+
+def parser(description: str) -> ArgumentParser:
+    """Return the options that all tables have."""
+    found = ArgumentParser(description=description.splitlines()[0])
+    found.add_argument("data", type=Path)
+    found.add_argument("out", type=Path)
+    found.add_argument("--images", type=int, default=200)
+    found.add_argument("--batch", type=int, default=4)
+    found.add_argument("--chunk", type=int, default=1, help="steps of an image at once")
+    found.add_argument("--methods", help="names with commas between them; by default all")
+    return found
+
+
+def read(path: Path) -> Rows:
+    """Read the rows of a method, none if there are none yet."""
+    if not path.exists():
+        return []
+    with path.open() as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def write(path: Path, rows: Rows) -> None:
+    """Write rows as a whole: a reader sees the old file or the new one."""
+    draft = path.with_suffix(".draft")
+    with draft.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(draft, path)
+
+
+def measure(
+    path: Path, batches: Iterable[Any], scores: Callable[[int, Any], Scores], total: int
+) -> Rows:
+    """Measure batch after batch, from where the last run stopped.
+
+    Args:
+        path: the method's file.
+        batches: what to explain.
+        scores: from the number of the first row of a batch, and the batch, to columns of scores.
+        total: the number of rows; more are cut off.
+    """
+    rows = read(path)
+    start = 0
+    with tqdm(total=total, desc=path.stem, initial=len(rows)) as bar:
+        for batch in batches:
+            end = start + len(batch[0])
+            if end > len(rows):
+                columns = {k: np.asarray(v, float) for k, v in scores(start, batch).items()}
+                lines = zip(*columns.values(), strict=True)
+                rows += [dict(zip(columns, line, strict=True)) for line in lines]
+                write(path, rows[:total])
+                bar.update(end - start)
+            start = end
+    return rows[:total]
+
+
+def means(rows: Rows, columns: Sequence[str]) -> Summary:
+    """Average what is finite."""
+    found = {}
+    for name in columns:
+        values = np.array([row[name] for row in rows])
+        values = values[np.isfinite(values)]
+        size = max(len(values), 1)
+        mean = values.mean() if len(values) else np.nan
+        found[name] = (float(mean), float(np.std(values) / np.sqrt(size)) if len(values) else 0.0)
+    return found
+
+
+def run(options: Any, one: Callable[[str, Path], Rows], summary: Callable[[Rows], Summary]) -> None:
+    """Measure the chosen methods, then write what is complete of all as `table.md` and `.png`."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in options.methods.split(",") if options.methods else catalogue.METHODS:
+        one(name, options.out / f"{name}.csv")
+    files = {name: read(options.out / f"{name}.csv") for name in catalogue.METHODS}
+    longest = max(map(len, files.values()))
+    table = {name: summary(rows) for name, rows in files.items() if len(rows) == longest}
+    columns = list(next(iter(table.values())))
+    lines = [f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
+    for name, row in table.items():
+        lines.append(f"| `{name}` | {' | '.join(f'{mean:.3g}' for mean, _ in row.values())} |")
+    (options.out / "table.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+    draw(table).savefig(options.out / "table.png", dpi=120)
+
+
+def draw(table: dict[str, Summary]) -> Figure:
+    """Draw one panel of bars for each metric."""
+    columns = list(next(iter(table.values())))
+    figure = Figure(figsize=(16, 1.5 + 0.4 * len(table)), layout="constrained")
+    panels = figure.subplots(2, -(-len(columns) // 2), sharey=True).ravel()
+    for panel, column in zip(panels, columns, strict=False):
+        values, errors = zip(*(row[column] for row in table.values()), strict=True)
+        panel.barh(list(table), values, xerr=errors, color="#3f8ec0", ecolor="0.3")
+        panel.set_title(column, fontsize=10)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].invert_yaxis()
+    for panel in panels[len(columns) :]:
+        panel.set_visible(False)
+    return figure
