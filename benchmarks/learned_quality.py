@@ -187,7 +187,7 @@ METHODS = {
     ),
 } | {
     f"LPR{name}, {steps} steps": partial(lpr, steps=steps, **options)
-    for steps in (50, 15)
+    for steps in (50, 10)
     for name, options in LPR.items()
 }
 REDUCTIONS = (jaxattr.heatmap, metrics.positive_sum, metrics.magnitude_sum)

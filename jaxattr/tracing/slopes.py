@@ -50,7 +50,7 @@ def slope(equations: Sequence[Equation], z: int, values: dict[int, Any]) -> jax.
 def switch(equations: Sequence[Equation]) -> bool:
     """Whether a slope is 0 or 1 everywhere: an elementwise function that only chooses."""
     chosen = {p for e in equations for p in interpret.primitives(e.eqn)}
-    return chosen <= _CORNERS - {"abs"} | {"broadcast_in_dim"}
+    return chosen <= _CORNERS - {"abs"} | {"broadcast_in_dim", "convert_element_type"}
 
 
 def _beside(
