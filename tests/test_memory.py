@@ -34,6 +34,7 @@ def convolved(x, w):
     )
 
 
+@pytest.mark.usefixtures("unoptimized")
 @pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
 def test_own_derivative(activation):
     """Without rules the derivatives are those of JAX, also where the function has a kink."""
