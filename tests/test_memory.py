@@ -90,3 +90,15 @@ def test_not_finite_stays():
     g = lambda x: (h := nn.relu(x)) + convolved(h, ONE)
     for function in (f, g):
         np.testing.assert_array_equal(jaxattr.with_rules(function, {})(x), function(x))
+
+
+def test_an_identity_keeps_its_own_derivative():
+    """A call that does nothing but turn the gradient round is not ours to open."""
+    reverse = jax.custom_vjp(lambda x: x)
+    reverse.defvjp(lambda x: (x, None), lambda _, g: (-g,))
+    nested = jax.custom_vjp(lambda x: jax.jit(lambda a: a)(x))
+    nested.defvjp(lambda x: (x, None), lambda _, g: (-g,))
+    for turn in (reverse, nested):
+        f = lambda x, turn=turn: (turn(h := convolved(x, W)) * convolved(h, W)).sum()
+        for g in (jaxattr.with_rules(f, {}), jaxattr.with_rules(jaxattr.with_rules(f, {}), {})):
+            np.testing.assert_allclose(jax.grad(g)(X), jax.grad(f)(X), rtol=1e-4, atol=1e-4)

@@ -207,6 +207,18 @@ def primitives(eqn: JaxprEqn) -> set[str]:
     return {p for b in found for e in opened(b)[0].eqns for p in primitives(e)}
 
 
+def idle(eqn: JaxprEqn) -> bool:
+    """Whether a call means nothing, and only says so in another way on some platform.
+
+    An identity with a derivative of its own, such as one that turns the gradient round, does mean
+    something.
+    """
+    if eqn.primitive.name not in _DERIVATIVES or primitives(eqn):
+        return False
+    body, _ = opened(bodies(eqn)[0])
+    return any(_platforms(e) for e in body.eqns)
+
+
 def called(eqn: JaxprEqn) -> str:
     """Return the name of the function that a call runs."""
     if isinstance(name := eqn.params.get("name"), str):

@@ -68,8 +68,8 @@ def with_rules(
 
 
 def _opens_layers(eqn: Any) -> bool:
-    primitives = interpret.primitives(eqn)
-    return not primitives or (not primitives.isdisjoint(LOWERED) and opens_everything(eqn))
+    layers = interpret.primitives(eqn) & LOWERED.keys()
+    return interpret.idle(eqn) or (bool(layers) and opens_everything(eqn))
 
 
 def run(

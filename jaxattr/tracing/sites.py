@@ -53,13 +53,16 @@ class Scope(NamedTuple):
         program: it.
         places: its operations, in an order in which they can run.
         nonnegative: the values in it that are never negative.
-        layered: whether it has layers that are lowered, for which forward mode is not defined.
     """
 
     program: Program
     places: tuple[Place, ...]
     nonnegative: frozenset[int]
-    layered: bool
+
+    @property
+    def layered(self) -> bool:
+        """Whether it has layers that are lowered, for which forward mode is not defined."""
+        return any(e.primitive in LOWERED for e in self.program.equations)
 
 
 _UNSEEN = {Kind.FREE, Kind.STRUCTURE, Kind.LOOP}
@@ -109,8 +112,7 @@ def _survey(program: Program, moving: Iterable[int], numbers: Iterator[int]) -> 
         elif operation.kind not in _UNSEEN:
             site = _site(program, operation, frames, next(numbers))
         places.append(Place(operation, site, inner))
-    layered = any(e.primitive in LOWERED for e in program.equations)
-    return Scope(program, tuple(places), nonnegative(program), layered)
+    return Scope(program, tuple(places), nonnegative(program))
 
 
 def every(scope: Scope) -> Iterator[Place]:
@@ -124,12 +126,12 @@ def every(scope: Scope) -> Iterator[Place]:
 def opens_everything(eqn: JaxprEqn) -> bool:
     """Look inside a call with its own derivative unless it is one elementwise function.
 
-    What has neither layers nor activations in it is kept whole, with its derivative; unless it does
-    nothing, as our own `kept`.
+    What has neither layers nor activations in it is kept whole, with its derivative; unless it is
+    idle, as our own `kept`.
     """
-    primitives = interpret.primitives(eqn)
-    if not primitives:
+    if interpret.idle(eqn):
         return True
+    primitives = interpret.primitives(eqn)
     small = elementwise.ELEMENTWISE | {"broadcast_in_dim"}
     return not loops.is_remat(eqn) and not primitives <= small and bool(primitives & _WORTH)
 
