@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxattr.tracing import slopes
 from jaxattr.tracing.local import Local, Rule
 from jaxattr.tracing.lowering import noted
 
@@ -30,8 +31,10 @@ def gate(backward: Callable[[jax.Array, jax.Array, Callable[[], jax.Array]], jax
         def activation(*operands: Any) -> jax.Array:
             return local.value(*operands)
 
+        switch = slopes.switch(local.equations)
+
         def forward(*operands: Any) -> tuple[jax.Array, Any]:
-            gate = noted(local.slope(*operands) != 0) if local.switch else None
+            gate = noted(local.slope(*operands) != 0) if switch else None
             return local.value(*operands), (gate, operands)
 
         def reverse(kept: Any, g: jax.Array) -> tuple[Any, ...]:

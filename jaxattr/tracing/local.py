@@ -27,7 +27,6 @@ class Local(NamedTuple):
         value: its function: operands to output.
         slope: of an activation, `d output / d operands[0]` from the same operands, elementwise,
             the same at a kink however the function is spelled.
-        switch: whether that slope is 0 or 1 everywhere, as a ReLU's.
         linear: of an affine operation, its function without the shift: what it does to changes.
         weighted: of an affine operation, its effective weight, and its map with any other.
         moving: how many of the operands depend on x; they come first.
@@ -37,7 +36,6 @@ class Local(NamedTuple):
     site: Site
     value: Callable[..., jax.Array]
     slope: Callable[..., jax.Array]
-    switch: bool
     linear: Callable[..., jax.Array]
     weighted: Callable[..., Weighted]
     moving: int
@@ -82,7 +80,6 @@ def local(scope: Scope, place: Place) -> Local:
         place.site,
         partial(_value, avals, operation),
         partial(_slope, operation),
-        slopes.switch(operation.equations),
         linear := partial(_linear, avals, operation),
         partial(weighted, operation, partial(lowered, avals), linear, scope.nonnegative),
         operation.moving,
