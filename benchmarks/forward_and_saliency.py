@@ -9,8 +9,8 @@ each of them runs once, in turn. Needs torch:
     python benchmarks/forward_and_saliency.py [--rounds 15] [--batch 8]
 
 Printed are medians over the rounds: milliseconds on the clock and of all cores together, and their
-ratios to torch in the same round, in the layout that is faster on the whole. `docs/speed.md` has
-the figures.
+ratios to torch in the same round, in the layout that is faster on the whole; of JAX's programs also
+the working memory in MiB, by XLA's account. `docs/speed.md` has the figures.
 """
 
 import time
@@ -157,9 +157,11 @@ def programs(name: str, x: np.ndarray) -> dict[str, dict[str, Callable[[], objec
     def map_of(f: Callable, x: jax.Array) -> jax.Array:
         return jax.grad(lambda x: f(x)[:, TARGET].sum())(x)
 
+    def execute(program: Callable) -> object:
+        return jax.block_until_ready(program(net, x))
+
     def compiled(function: Callable) -> Callable[[], object]:
-        program = jax.jit(function).lower(net, x).compile()
-        return lambda: jax.block_until_ready(program(net, x))
+        return partial(execute, jax.jit(function).lower(net, x).compile())
 
     def torch_forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
@@ -187,6 +189,11 @@ def programs(name: str, x: np.ndarray) -> dict[str, dict[str, Callable[[], objec
     return {"forward": forward, "saliency": saliency}
 
 
+def mebibytes(run: partial) -> float:
+    """Return the working memory of a compiled program."""
+    return run.args[0].memory_analysis().temp_size_in_bytes / 2**20
+
+
 def measure(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[tuple]]:
     """Time every run once per round: seconds on the clock and of all cores."""
     times: dict[str, list[tuple]] = {name: [] for name in runs}
@@ -207,7 +214,9 @@ def main() -> None:
     options = parser.parse_args()
     shape = (options.batch, 224, 224, 3)
     x = np.random.default_rng(0).standard_normal(shape, np.float32)
-    print(f"{'network':20}{'job':10}{'':22}{'ms':>7}{'ratio':>7}{'CPU ms':>9}{'ratio':>7}")
+    print(
+        f"{'network':20}{'job':10}{'':22}{'ms':>7}{'ratio':>7}{'CPU ms':>9}{'ratio':>7}{'MiB':>6}"
+    )
     for name in NETWORKS:
         for job, runs in programs(name, x).items():
             times = measure(runs, options.rounds)
@@ -220,7 +229,8 @@ def main() -> None:
                     for i in (0, 1)
                 ]
                 row = f"{name:20}{job:10}{kind:22}{clock:7.0f}{ratios[0]:7.2f}"
-                print(f"{row}{cpu:9.0f}{ratios[1]:7.2f}", flush=True)
+                memory = "" if kind.startswith("torch") else f"{mebibytes(runs[kind]):6.0f}"
+                print(f"{row}{cpu:9.0f}{ratios[1]:7.2f}{memory}", flush=True)
 
 
 if __name__ == "__main__":
