@@ -11,9 +11,10 @@ the model has a curve that falls; guided backpropagation's stays up until the fi
 Then the protocol of DMBP's Table 3: only the last layer is drawn anew, from a normal distribution,
 and the maps of the predicted class are correlated (Spearman).
 
-Means over test images. OUT/curves.csv holds the curves, OUT/curves.png a picture of them.
-ResNet-20, 32 images, correlation of magnitudes with the classifier random, half of the layers, all
-of them; then Table 3's, for the same class and for the one then predicted:
+Means over test images. OUT/NETWORK.METHOD.csv holds a row for each stage and two for Table 3; what
+is there is not measured again, and several processes may share the methods (`--methods`).
+OUT/curves.png is a picture of what is complete.
+XXFIG
 
     guided_backprop     0.95   0.35   0.34      0.97   0.97
     guided_grad_cam     0.33   0.26   0.27      0.69   0.93
@@ -24,28 +25,26 @@ of them; then Table 3's, for the same class and for the one then predicted:
 Guided backpropagation hardly notices that the classifier is gone, as published.
 """
 
-import csv
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from accuracy import cifar10
+from accuracy import sample
 from flax import nnx
 from matplotlib.figure import Figure
+from scoreboard import FEWER, read, write
 from tqdm import tqdm
 
 from jaxattr import catalogue, maps, metrics
-from jaxattr.models import load
 
+NETWORKS = ("cifar_resnet20", "cifar_resnet32")
 METHODS = ("saliency", "input_x_gradient", "guided_backprop", "guided_grad_cam", "grad_cam")
 METHODS += ("lrp", "dmbp", "lpr", "tr_gbp", "rsp", "excitation_backprop")
-OPTIONS: dict[str, dict[str, Any]] = {"dmbp": {"steps": 50}, "lpr": {"steps": 20}}
 SCORES = ("rank correlation", "of magnitudes", "SSIM")
 
 
@@ -82,10 +81,44 @@ def compare(a: jax.Array, b: jax.Array) -> jax.Array:
 def explainer(name: str) -> Callable[..., jax.Array]:
     @jax.jit
     def explain(net: Callable, x: jax.Array, target: jax.Array) -> jax.Array:
-        attribute = catalogue.build(catalogue.find(name), lambda x: net(x), **OPTIONS.get(name, {}))
+        attribute = catalogue.build(catalogue.find(name), lambda x: net(x), **FEWER.get(name, {}))
         return attribute(x, target, key=jax.random.key(0))
 
     return explain
+
+
+class Forgetful(NamedTuple):
+    """A network, and what becomes of it.
+
+    Attributes:
+        trained: as it was.
+        stages: with its layers random down to each of them.
+        anew: with a normal last layer.
+        x: test images, `(B, H, W, 3)`.
+    """
+
+    trained: Callable
+    stages: list[Callable]
+    anew: Callable
+    x: np.ndarray
+
+
+def forgetful(data: Path, network: str, images: int) -> Forgetful:
+    """Load a network and make its layers random, one after another."""
+    (net, _, _), x, _ = sample(data, network, images)
+    layers = order(nnx.state(net, nnx.Param))
+    stages = [forget(net, layers[: n + 1]) for n in range(len(layers))]
+    return Forgetful(net, stages, forget(net, layers[:1], metrics.normal(std=0.01)), x)
+
+
+def similarities(name: str, nets: Forgetful) -> np.ndarray:
+    """Return the mean similarities of all stages, and of Table 3's two, `(stages + 2, 3)`."""
+    explain, (trained, stages, anew, x) = explainer(name), nets
+    target = trained(x).argmax(-1)
+    similar = partial(compare, explain(trained, x, target))
+    cases = [(stage, target) for stage in (*stages, anew)] + [(anew, anew(x).argmax(-1))]
+    bar = tqdm(cases, desc=name, leave=False)
+    return np.stack([np.nanmean(similar(explain(net, x, target)), 1) for net, target in bar])
 
 
 def main() -> None:
@@ -93,48 +126,33 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--networks", default="cifar_resnet20,cifar_resnet32")
-    parser.add_argument("--methods", default=",".join(m for m in METHODS if m in catalogue.METHODS))
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--methods", default=",".join(METHODS))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    rows, curves, table = [], {}, {}
     for network in options.networks.split(","):
-        (file,) = (options.data / "cifar_resnets").glob(f"{network[6:]}-*.th")
-        net, preprocess, _ = load(network, path=file)
-        labelled = list(islice(cifar10(options.data), options.images))
-        x = np.stack([preprocess(image) for image, _ in labelled])
-        target = net(x).argmax(-1)
-        layers = order(nnx.state(net, nnx.Param))
-        stages = [forget(net, layers[: n + 1]) for n in range(len(layers))]
-        anew = forget(net, layers[:1], metrics.normal(std=0.01))
-        for name in tqdm(options.methods.split(","), desc=network):
-            explain = explainer(name)
-            trained = explain(net, x, target)
-            similar = partial(compare, trained)
-            found = np.stack(
-                [np.nanmean(similar(explain(stage, x, target)), 1) for stage in stages]
-            )
-            curves[network, name] = found
-            rows += [
-                (network, name, layer, *values) for layer, values in zip(layers, found, strict=True)
-            ]
-            drawn = np.asarray(similar(explain(anew, x, anew(x).argmax(-1))))
-            same = np.asarray(similar(explain(anew, x, target)))
-            table[network, name] = np.nanmean(same, 1)[0], np.nanmean(drawn, 1)[0]
-    with (options.out / "curves.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([("network", "method", "layers down to", *SCORES), *rows])
-    draw(curves, layers).savefig(options.out / "curves.png", dpi=120)
-    print(
-        "| network | method | magnitudes: classifier | half | all | Table 3, same class | "
-        "predicted class |\n|---|---|---:|---:|---:|---:|---:|"
-    )
+        nets = forgetful(options.data, network, options.images)
+        for name in options.methods.split(","):
+            path = options.out / f"{network}.{name}.csv"
+            if not path.exists():
+                found = similarities(name, nets).tolist()
+                write(path, [dict(zip(SCORES, row, strict=True)) for row in found])
+    curves = {
+        (network, name): np.array([list(row.values()) for row in rows])
+        for network in NETWORKS
+        for name in METHODS
+        if (rows := read(options.out / f"{network}.{name}.csv"))
+    }
+    draw(curves).savefig(options.out / "curves.png", dpi=120)
+    print("| | | classifier | half | all | Table 3, same class | predicted class |")
+    print("|---|---|---:|---:|---:|---:|---:|")
     for (network, name), found in curves.items():
-        stages = found[[0, len(found) // 2, -1], 1]
-        cells = [f"{v:.2f}" for v in (*stages, *table[network, name])]
+        stages, drawn = found[:-2, 1], found[-2:, 0]
+        cells = [f"{v:.2f}" for v in (*stages[[0, len(stages) // 2, -1]], *drawn)]
         print(f"| {network} | `{name}` | {' | '.join(cells)} |")
 
 
-def draw(curves: dict[tuple[str, str], np.ndarray], layers: list[str]) -> Figure:
+def draw(curves: dict[tuple[str, str], np.ndarray]) -> Figure:
     """Draw a panel for each network and score."""
     networks = list(dict.fromkeys(network for network, _ in curves))
     figure = Figure(figsize=(15, 4.2 * len(networks)), layout="constrained")
@@ -144,7 +162,7 @@ def draw(curves: dict[tuple[str, str], np.ndarray], layers: list[str]) -> Figure
             panel.set_title(f"{network}: {SCORES[i]}", fontsize=10)
             for (owner, name), found in curves.items():
                 if owner == network:
-                    panel.plot([1, *found[:, i]], label=name, marker=".", linewidth=1.2)
+                    panel.plot([1, *found[:-2, i]], label=name, marker=".", linewidth=1.2)
             panel.axhline(0, color="0.8", linewidth=0.8, zorder=0)
             panel.set_xlabel("layers made random, from the last down")
             panel.spines[["top", "right"]].set_visible(False)
