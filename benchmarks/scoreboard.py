@@ -138,16 +138,21 @@ def run(options: Any, one: Callable[[str, Path], Rows], summary: Callable[[Rows]
 
 
 def draw(table: dict[str, Summary]) -> Figure:
-    """Draw one panel of bars for each metric."""
+    """Draw a panel for each metric: means with their standard errors."""
     columns = list(next(iter(table.values())))
-    figure = Figure(figsize=(16, 1.5 + 0.4 * len(table)), layout="constrained")
+    figure = Figure(figsize=(16, 2 + 0.4 * len(table)), layout="constrained")
     panels = figure.subplots(2, -(-len(columns) // 2), sharey=True).ravel()
     for panel, column in zip(panels, columns, strict=False):
-        values, errors = zip(*(row[column] for row in table.values()), strict=True)
-        panel.barh(list(table), values, xerr=errors, color="#3f8ec0", ecolor="0.3")
+        values, errors = np.array([row[column] for row in table.values()]).T
+        panel.errorbar(values, list(table), xerr=errors, fmt="o", markersize=5, color="#2f6f9f")
+        if np.nanmax(values) > 100 * np.nanmedian(values) > 0:
+            panel.set_xscale("log")
         panel.set_title(column, fontsize=10)
-        panel.spines[["top", "right"]].set_visible(False)
-    panels[0].invert_yaxis()
+        panel.grid(color="0.92")
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right", "left"]].set_visible(False)
+        panel.tick_params(length=0)
+    panels[0].set_ylim(len(table) - 0.4, -0.6)
     for panel in panels[len(columns) :]:
         panel.set_visible(False)
     return figure
