@@ -42,7 +42,6 @@ import jax
 import numpy as np
 import scipy.ndimage
 import torch
-import torchvision
 from flax import nnx
 
 from jaxattr import metrics, with_rules
@@ -57,6 +56,8 @@ QUANTUS, FLIPS = "Quantus' pixel flipping, torch", 192
 def networks(name: str) -> tuple[Any, Any]:
     """Build the network in torch and in Flax."""
     torch.manual_seed(0)
+    import torchvision
+
     theirs = torchvision.models.get_model(name).eval().requires_grad_(False)
     ours = skeleton(name)
     arrays = {key: value.numpy() for key, value in theirs.state_dict().items()}

@@ -97,15 +97,16 @@ def measure(
     start = 0
     with tqdm(total=total, desc=path.stem, initial=len(rows)) as bar:
         for batch in batches:
-            end = start + len(batch[0])
+            end = min(start + len(batch[0]), total)
             if end > len(rows):
                 columns = {k: np.asarray(v, float) for k, v in scores(start, batch).items()}
                 lines = zip(*columns.values(), strict=True)
-                rows += [dict(zip(columns, line, strict=True)) for line in lines]
-                write(path, rows[:total])
-                bar.update(end - start)
+                rows[start:] = [dict(zip(columns, line, strict=True)) for line in lines]
+                del rows[total:]
+                write(path, rows)
+                bar.update(end - bar.n)
             start = end
-    return rows[:total]
+    return rows
 
 
 def means(rows: Rows, columns: Sequence[str]) -> Summary:

@@ -1,0 +1,62 @@
+"""Benchmarks are run by hand; that they can be, and resume, is tested."""
+
+import importlib
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
+COMMAND = re.compile(r"python benchmarks/(\w+)\.py")
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_loads_and_names_its_command(script: Path):
+    for peer in ("torch", "captum"):
+        if re.search(f"^(import|from) {peer}", script.read_text(), re.MULTILINE):
+            pytest.importorskip(peer, reason=f"compares with {peer}, which is not installed")
+    module = importlib.import_module(script.stem)
+    if hasattr(module, "main"):
+        assert set(COMMAND.findall(module.__doc__)) == {script.stem}
+
+
+@pytest.mark.parametrize("page", ["README.md", *(p.name for p in (ROOT / "docs").glob("*.md"))])
+def test_pages_name_scripts_that_there_are(page: str):
+    path = ROOT / page if page == "README.md" else ROOT / "docs" / page
+    named = set(COMMAND.findall(path.read_text()))
+    assert named
+    assert named <= {script.stem for script in SCRIPTS}
+
+
+def test_a_table_goes_on_where_it_stopped(tmp_path):
+    scoreboard = importlib.import_module("scoreboard")
+    batches = [(np.arange(3 * i, 3 * i + 3),) for i in range(3)]
+    seen: list[int] = []
+
+    def scores(start: int, batch: tuple, *, last: int = 9) -> dict:
+        if start >= last:
+            raise KeyboardInterrupt
+        seen.append(start)
+        return {"square": jnp.asarray(batch[0] ** 2), "none": jnp.full(3, jnp.nan)}
+
+    with pytest.raises(KeyboardInterrupt):
+        scoreboard.measure(tmp_path / "a.csv", batches, lambda *a: scores(*a, last=6), 8)
+    resumed = scoreboard.measure(tmp_path / "a.csv", batches, scores, 8)
+    assert seen == [0, 3, 6]
+    assert [row["square"] for row in resumed] == [n * n for n in range(8)]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
+    # what is complete is not measured again
+    np.testing.assert_equal(scoreboard.measure(tmp_path / "a.csv", batches, scores, 8), resumed)
+    assert seen == [0, 3, 6]
+    found = scoreboard.means(resumed, ["square", "none"])
+    values = np.arange(8.0) ** 2
+    assert found["square"] == pytest.approx((values.mean(), values.std() / 8**0.5))
+    assert np.isnan(found["none"][0])
