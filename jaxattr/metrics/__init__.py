@@ -20,6 +20,7 @@ from jaxattr.metrics.baselines import blur as blur
 from jaxattr.metrics.boundary import boundary_dependency as boundary_dependency
 from jaxattr.metrics.boundary import roc_auc as roc_auc
 from jaxattr.metrics.boundary import upper_half as upper_half
+from jaxattr.metrics.crf import dense_crf as dense_crf
 from jaxattr.metrics.evaluation import activation as activation
 from jaxattr.metrics.evaluation import probability as probability
 from jaxattr.metrics.ground_truth import VOC_CLASSES as VOC_CLASSES

@@ -84,8 +84,8 @@ def segmentation_iou(
         mask: the object's pixels, bool `(B, H, W)`.
         void: pixels that do not count, bool `(B, H, W)`, such as the 255 of PASCAL VOC.
         sizes: heights and widths of the images, as for `pointing_game`.
-        region: maps to the pixels that they mark. A refinement such as a dense CRF goes here: a
-            function that closes over the images, by `jax.pure_callback` if it runs on the host.
+        region: maps to the pixels that they mark; `dense_crf(images)` has them follow the colours
+            of the image.
         reduce: how the channels of an attribution become one number.
 
     Returns:
