@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -41,8 +42,26 @@ Summary = dict[str, tuple[float, float]]
 """Of each column the mean and its standard error."""
 
 
+def random(x: jax.Array, target: jax.Array, *, key: Any = None) -> jax.Array:
+    """Attribute at random: what a method must be better than."""
+    return jax.random.normal(key, (*x.shape[:3], 1))
+
+
+def center(x: jax.Array, target: jax.Array, *, key: Any = None) -> jax.Array:
+    """Attribute to a pixel how near it is to the image's centre."""
+    rows, columns = (jnp.linspace(-1, 1, n) for n in x.shape[1:3])
+    far = jnp.hypot(rows[:, None], columns) / jnp.sqrt(2)
+    return jnp.broadcast_to(1 - far[:, :, None], (*x.shape[:3], 1))
+
+
+CONTROLS = {"random": random, "center": center}
+NAMES = (*CONTROLS, *catalogue.METHODS)
+
+
 def attribution(name: str, net: Callable) -> jaxattr.Attribution:
     """Make the method of this name, for `net`."""
+    if name in CONTROLS:
+        return CONTROLS[name]
     return catalogue.build(catalogue.find(name), lambda x: net(x), **FEWER.get(name, {}))
 
 
@@ -124,9 +143,9 @@ def means(rows: Rows, columns: Sequence[str]) -> Summary:
 def run(options: Any, one: Callable[[str, Path], Rows], summary: Callable[[Rows], Summary]) -> None:
     """Measure the chosen methods, then write what is complete of all as `table.md` and `.png`."""
     options.out.mkdir(parents=True, exist_ok=True)
-    for name in options.methods.split(",") if options.methods else catalogue.METHODS:
+    for name in options.methods.split(",") if options.methods else NAMES:
         one(name, options.out / f"{name}.csv")
-    files = {name: read(options.out / f"{name}.csv") for name in catalogue.METHODS}
+    files = {name: read(options.out / f"{name}.csv") for name in NAMES}
     longest = max(map(len, files.values()))
     table = {name: summary(rows) for name, rows in files.items() if len(rows) == longest}
     columns = list(next(iter(table.values())))
