@@ -1,6 +1,7 @@
 """XRAI: regions of the image, by the attribution that lies in them."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, TypeAlias
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxattr import host
 from jaxattr.paths import integrated_gradients
 from jaxattr.targets import attribution, check_positive
 from jaxattr.types import Array, Attribution, Fun
@@ -95,18 +97,18 @@ def xrai(
         ]
         return (found[0] + found[1]) / 2
 
-    def label(x: np.ndarray, a: np.ndarray) -> np.ndarray:
-        pairs = zip(np.asarray(x, float), np.asarray(a, float), strict=True)
-        found = [join(_flat(cut(i), i), m.ravel(), min_pixels).reshape(m.shape) for i, m in pairs]
-        return np.stack(found).astype(np.int32)
+    def label(image: np.ndarray, a: np.ndarray) -> np.ndarray:
+        image, a = np.asarray(image, float), np.asarray(a, float)
+        found = join(_flat(cut(image), image), a.ravel(), min_pixels)
+        return found.reshape(a.shape).astype(np.int32)
 
     def explain(x: Array, target: Array, key: Any) -> Array:
         evidence = base(x, target, key)
         largest = evidence.argmax(-1, keepdims=True)  # its derivative is one channel's, ties or not
         a = jnp.take_along_axis(evidence, largest, -1)[..., 0]
-        shape = jax.ShapeDtypeStruct(a.shape, jnp.int32)
+        shape = jax.ShapeDtypeStruct(a.shape[1:], jnp.int32)
         known = jax.lax.stop_gradient((x, a))
-        labels = jax.pure_callback(label, shape, *known, vmap_method="sequential")
+        labels = jax.vmap(partial(host.call, label, shape))(*known)
         return jax.vmap(_means)(a, labels)[..., None]
 
     return attribution(f, explain)

@@ -1,11 +1,13 @@
 """Regions whose borders follow those in the image: a fully connected CRF, on the host."""
 
+from functools import partial
 from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxattr import host
 from jaxattr.metrics.overlap import Region, positive_region
 from jaxattr.types import Array
 
@@ -78,14 +80,11 @@ def dense_crf(
         field = densecrf.DenseCRF2D(width, height, 2)
         field.setUnaryEnergy(-np.log([1 - p, p]).astype(np.float32))
         field.addPairwiseGaussian(sxy=theta_gamma, compat=w2)
-        colours = image.copy()  # pydensecrf wants what it may write to
+        colours = np.ascontiguousarray(image)
         field.addPairwiseBilateral(sxy=theta_alpha, srgb=theta_beta, rgbim=colours, compat=w1)
         background, thing = np.asarray(field.inference(steps))
         found[:height, :width] = (thing > background).reshape(height, width)
         return found
-
-    def infer_all(*batch: np.ndarray) -> np.ndarray:
-        return np.stack([infer(*map(np.asarray, each)) for each in zip(*batch, strict=True)])
 
     def refined(scores: Array) -> Array:
         if images.shape != (*scores.shape, 3) or images.dtype != np.uint8:
@@ -93,8 +92,8 @@ def dense_crf(
                 f"images have shape {images.shape} and dtype {images.dtype}; expected uint8 "
                 f"{(*scores.shape, 3)}, like the masks"
             )
-        shape = jax.ShapeDtypeStruct(scores.shape, jnp.bool_)
-        known = images, region(scores), jnp.isfinite(scores)
-        return jax.pure_callback(infer_all, shape, *known, vmap_method="sequential")
+        shape = jax.ShapeDtypeStruct(scores.shape[1:], jnp.bool_)
+        known = jnp.asarray(images), region(scores), jnp.isfinite(scores)
+        return jax.vmap(partial(host.call, infer, shape))(*known)
 
     return refined
