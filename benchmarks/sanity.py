@@ -13,16 +13,7 @@ and the maps of the predicted class are correlated (Spearman).
 
 Means over test images. OUT/NETWORK.METHOD.csv holds a row for each stage and two for Table 3; what
 is there is not measured again, and several processes may share the methods (`--methods`).
-OUT/curves.png is a picture of what is complete.
-XXFIG
-
-    guided_backprop     0.95   0.35   0.34      0.97   0.97
-    guided_grad_cam     0.33   0.26   0.27      0.69   0.93
-    tr_gbp              0.42   0.26   0.18     -0.11   0.34
-    rsp                 0.33   0.10   0.08      0.01   0.03
-    dmbp, 50 steps      0.71   0.37   0.34     -0.03   0.54
-
-Guided backpropagation hardly notices that the classifier is gone, as published.
+OUT/curves.png is a picture of what is complete. `docs/metrics.md` has both.
 """
 
 from argparse import ArgumentParser
@@ -36,7 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 from accuracy import sample
 from flax import nnx
+from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scoreboard import FEWER, read, write
 from tqdm import tqdm
 
@@ -160,13 +153,15 @@ def draw(curves: dict[tuple[str, str], np.ndarray]) -> Figure:
     for row, network in zip(panels, networks, strict=True):
         for i, panel in enumerate(row):
             panel.set_title(f"{network}: {SCORES[i]}", fontsize=10)
+            panel.set_prop_cycle(color=[*colormaps["tab10"].colors, "black"])
             for (owner, name), found in curves.items():
                 if owner == network:
                     panel.plot([1, *found[:-2, i]], label=name, marker=".", linewidth=1.2)
             panel.axhline(0, color="0.8", linewidth=0.8, zorder=0)
             panel.set_xlabel("layers made random, from the last down")
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             panel.spines[["top", "right"]].set_visible(False)
-    panels[0, -1].legend(fontsize=8, frameon=False)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside right", frameon=False)
     return figure
 
 
