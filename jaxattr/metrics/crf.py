@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxattr import host
 from jaxattr.metrics.overlap import Region, positive_region
+from jaxattr.targets import check_positive
 from jaxattr.types import Array
 
 
@@ -26,14 +27,15 @@ def dense_crf(
 ) -> Region:
     """Refine what a map marks by the colours of the image.
 
-        E(m) = -sum_i log p(m_i) + sum_{i<j} [m_i != m_j] k_ij,
+        E(m) = -sum_i log c(m_i) + sum_{i<j} [m_i != m_j] k_ij,
         k_ij = w1 exp(-|p_i - p_j|^2 / 2 theta_alpha^2 - |I_i - I_j|^2 / 2 theta_beta^2)
                + w2 exp(-|p_i - p_j|^2 / 2 theta_gamma^2)    (eq. 3; p positions, I colours)
 
-    minimised by mean-field inference, `p` being `certainty` where `m` is what `region` has marked,
-    either kernel divided by the square roots of what it sums to at `i` and at `j`. Pixels that do
-    not count are undecided; what is filled up around an image plays no part. Laws: without pairs
-    (`w1 = w2 = 0`) it is `region`; it is what the mean field of all pairs, written out, comes to.
+    minimised by mean-field inference, `c` being `certainty` where `m` is what `region` has marked
+    and the rest of 1 where not, either kernel divided by the square roots of what it sums to at `i`
+    and at `j`. Pixels that do not count are undecided, `c = 1/2`; what is filled up around an image
+    plays no part. Laws: without pairs (`w1 = w2 = 0`) it is `region`; it is what the mean field of
+    all pairs, written out, comes to.
 
     Args:
         images: as they are, uint8 `(B, H, W, 3)`, of the height and width of the masks that the
@@ -53,7 +55,7 @@ def dense_crf(
 
     Raises:
         ModuleNotFoundError: if pydensecrf2, which does the inference, is not installed.
-        ValueError: if `certainty` is out of range, or `images` are not as said.
+        ValueError: if an option is out of range, or `images` are not as said.
 
     Reference:
         Kraehenbuehl and Koltun, Efficient inference in fully connected CRFs with Gaussian edge
@@ -67,6 +69,14 @@ def dense_crf(
         )
     if not 0.5 < certainty < 1:
         raise ValueError(f"certainty is {certainty}; expected more than 0.5 and less than 1")
+    for name, weight in (("w1", w1), ("w2", w2)):
+        if not 0 <= weight < np.inf:
+            raise ValueError(f"{name} is {weight}; expected 0 or more")
+    thetas = {"theta_alpha": theta_alpha, "theta_beta": theta_beta, "theta_gamma": theta_gamma}
+    for name, theta in thetas.items():
+        if not 0 < theta < np.inf:
+            raise ValueError(f"{name} is {theta}; expected more than 0")
+    check_positive("steps", steps)
 
     def infer(image: np.ndarray, marked: np.ndarray, counted: np.ndarray) -> np.ndarray:
         from pydensecrf import densecrf  # type: ignore[reportMissingImports]
@@ -76,9 +86,9 @@ def dense_crf(
         if height * width == 0:
             return found
         image, marked, counted = (a[:height, :width] for a in (image, marked, counted))
-        p = np.where(counted, np.where(marked, certainty, 1 - certainty), 0.5).ravel()
+        c = np.where(counted, np.where(marked, certainty, 1 - certainty), 0.5).ravel()
         field = densecrf.DenseCRF2D(width, height, 2)
-        field.setUnaryEnergy(-np.log([1 - p, p]).astype(np.float32))
+        field.setUnaryEnergy(-np.log([1 - c, c]).astype(np.float32))
         field.addPairwiseGaussian(sxy=theta_gamma, compat=w2)
         colours = np.ascontiguousarray(image)
         field.addPairwiseBilateral(sxy=theta_alpha, srgb=theta_beta, rgbim=colours, compat=w1)
