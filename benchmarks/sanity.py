@@ -30,10 +30,10 @@ from flax import nnx
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scoreboard import FEWER, read, write
+from scoreboard import explain, read, write
 from tqdm import tqdm
 
-from jaxattr import catalogue, maps, metrics
+from jaxattr import maps, metrics
 
 NETWORKS = ("cifar_resnet20", "cifar_resnet32")
 METHODS = ("saliency", "input_x_gradient", "guided_backprop", "guided_grad_cam", "grad_cam")
@@ -71,15 +71,6 @@ def compare(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.stack([signed.score, unsigned.score, metrics.ssim(size(a), size(b)).score])
 
 
-def explainer(name: str) -> Callable[..., jax.Array]:
-    @jax.jit
-    def explain(net: Callable, x: jax.Array, target: jax.Array) -> jax.Array:
-        attribute = catalogue.build(catalogue.find(name), lambda x: net(x), **FEWER.get(name, {}))
-        return attribute(x, target, key=jax.random.key(0))
-
-    return explain
-
-
 class Forgetful(NamedTuple):
     """A network, and what becomes of it.
 
@@ -106,12 +97,13 @@ def forgetful(data: Path, network: str, images: int) -> Forgetful:
 
 def similarities(name: str, nets: Forgetful) -> np.ndarray:
     """Return the mean similarities of all stages, and of Table 3's two, `(stages + 2, 3)`."""
-    explain, (trained, stages, anew, x) = explainer(name), nets
-    target = trained(x).argmax(-1)
-    similar = partial(compare, explain(trained, x, target))
+    trained, stages, anew, x = nets
+    target, key = trained(x).argmax(-1), jax.random.key(0)
+    similar = partial(compare, explain(name, trained, x, target, key))
     cases = [(stage, target) for stage in (*stages, anew)] + [(anew, anew(x).argmax(-1))]
     bar = tqdm(cases, desc=name, leave=False)
-    return np.stack([np.nanmean(similar(explain(net, x, target)), 1) for net, target in bar])
+    found = [similar(explain(name, net, x, target, key)) for net, target in bar]
+    return np.stack([np.nanmean(values, 1) for values in found])
 
 
 def main() -> None:
