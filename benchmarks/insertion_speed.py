@@ -55,9 +55,9 @@ QUANTUS, FLIPS = "Quantus' pixel flipping, torch", 192
 
 def networks(name: str) -> tuple[Any, Any]:
     """Build the network in torch and in Flax."""
-    torch.manual_seed(0)
     import torchvision
 
+    torch.manual_seed(0)
     theirs = torchvision.models.get_model(name).eval().requires_grad_(False)
     ours = skeleton(name)
     arrays = {key: value.numpy() for key, value in theirs.state_dict().items()}

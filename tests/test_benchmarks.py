@@ -56,6 +56,12 @@ def test_a_table_goes_on_where_it_stopped(tmp_path):
     # what is complete is not measured again
     np.testing.assert_equal(scoreboard.measure(tmp_path / "a.csv", batches, scores, 8), resumed)
     assert seen == [0, 3, 6]
+    # nor counted twice where batches are of another size
+    (tmp_path / "a.csv").unlink()
+    scoreboard.measure(tmp_path / "a.csv", batches[:1], scores, 8)
+    fours = [(np.arange(4),), (np.arange(4, 8),)]
+    wide = lambda start, batch: {"square": batch[0] ** 2, "none": np.full(4, np.nan)}
+    np.testing.assert_equal(scoreboard.measure(tmp_path / "a.csv", fours, wide, 8), resumed)
     found = scoreboard.means(resumed, ["square", "none"])
     values = np.arange(8.0) ** 2
     assert found["square"] == pytest.approx((values.mean(), values.std() / 8**0.5))
