@@ -21,7 +21,8 @@ have a score, with their standard errors:
                            ROC AUC as a sign of a wrong prediction, after the half with the smaller
                            share is left out
 
-Methods of many steps or samples take fewer than by default: see `FEWER` in `scoreboard.py`.
+Methods of many steps or samples take fewer than by default: see `FEWER` in `scoreboard.py`. Noise
+(`random`) and the image's centre (`center`) stand beside them. `differences.py` compares two.
 `boxes.py` measures what asks for boxes.
 """
 
@@ -110,7 +111,15 @@ def summary(rows: Rows) -> Summary:
     wrong = jnp.array([not row["right"] for row in rows])
     kept = metrics.upper_half(border, jnp.isfinite(border))
     auc = metrics.roc_auc(border, wrong, kept)
-    return means(rows, COLUMNS) | {"border: AUC": (float(auc), 0.0)}
+    error = auc_error(float(auc), int((wrong & kept).sum()), int((~wrong & kept).sum()))
+    return means(rows, COLUMNS) | {"border: AUC": (float(auc), error)}
+
+
+def auc_error(auc: float, positives: int, negatives: int) -> float:
+    """Return the standard error of a ROC AUC (Hanley and McNeil, 1982)."""
+    both = (auc / (2 - auc) - auc**2, 2 * auc**2 / (1 + auc) - auc**2)
+    variance = auc * (1 - auc) + (positives - 1) * both[0] + (negatives - 1) * both[1]
+    return (variance / (positives * negatives)) ** 0.5
 
 
 def main() -> None:
