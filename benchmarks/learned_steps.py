@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import jaxattr
-from jaxattr.dmbp import guided
+from jaxattr.methods.dmbp import guided
 
 STEPS = 200
 SHOWN = (1, 3, 10, 20, 50, 100, 200)

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from jaxattr import catalogue, with_rules
-from jaxattr.inputs import open_photograph
+from jaxattr.cli.inputs import open_photograph
 from jaxattr.models import load
 
 UNIT = "forward pass, lowered"

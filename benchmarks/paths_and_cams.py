@@ -49,8 +49,8 @@ from torch import nn
 
 import jaxattr
 from jaxattr import with_rules
-from jaxattr.maps import resize, resize_aligned
-from jaxattr.targets import class_gradient
+from jaxattr.contract import class_gradient
+from jaxattr.image.maps import resize, resize_aligned
 from weights_conversion import convert
 
 STEPS, CHUNK, TARGET = 10, 16, 3

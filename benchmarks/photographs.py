@@ -38,7 +38,8 @@ from accuracy import photographs
 from flax import nnx
 from scoreboard import Rows, Scores, Summary, attribution, explain, means, measure, parser, run
 
-from jaxattr import maps, metrics
+from jaxattr import metrics
+from jaxattr.image import maps
 from jaxattr.models import load
 
 GRADIENTS = {"saliency", "guided_backprop", "deconvnet", "smooth", "smooth_squared", "variance"}

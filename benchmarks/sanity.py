@@ -33,7 +33,8 @@ from matplotlib.ticker import MaxNLocator
 from scoreboard import explain, read, write
 from tqdm import tqdm
 
-from jaxattr import maps, metrics
+from jaxattr import metrics
+from jaxattr.image import maps
 
 NETWORKS = ("cifar_resnet20", "cifar_resnet32")
 METHODS = ("saliency", "input_x_gradient", "guided_backprop", "guided_grad_cam", "grad_cam")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxattr import catalogue, cli
+from jaxattr import catalogue
+from jaxattr.cli import commands as cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxattr.contract import check_images, check_positive, need_key
 from jaxattr.metrics.evaluation import activation, answers, check_batch
 from jaxattr.metrics.results import Score, scored
-from jaxattr.targets import check_images, check_positive, need_key
 from jaxattr.tracing.rewrite import with_rules
 from jaxattr.types import Array, Attribution, Fun, Key
 

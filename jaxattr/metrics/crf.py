@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxattr import host
+from jaxattr.contract import check_positive
+from jaxattr.loops import host
 from jaxattr.metrics.overlap import Region, positive_region
-from jaxattr.targets import check_positive
 from jaxattr.types import Array
 
 

@@ -1,10 +1,10 @@
 """What a metric asks of a model and of its input."""
 
-from jaxattr.sampling import answers as answers
+from jaxattr.contract import check_images, check_targets, count_classes
+from jaxattr.loops.sampling import answers as answers
 from jaxattr.scores import Score as Output
 from jaxattr.scores import logit as activation
 from jaxattr.scores import probability as probability
-from jaxattr.targets import check_images, check_targets, count_classes
 from jaxattr.types import Array, Fun
 
 __all__ = ["Output", "activation", "answers", "check_batch", "probability"]

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxattr.maps import heatmap
+from jaxattr.contract import check_images, count_classes, known
+from jaxattr.image.maps import heatmap
 from jaxattr.metrics.baselines import blur
 from jaxattr.metrics.evaluation import Output, probability
 from jaxattr.metrics.perturbation import Perturbation, perturbation, rows, unchanged
 from jaxattr.metrics.ranking import Reduction
-from jaxattr.targets import check_images, count_classes, known
 from jaxattr.types import Array, Fun
 
 

@@ -2,10 +2,10 @@
 
 import jax.numpy as jnp
 
-from jaxattr.maps import heatmap
-from jaxattr.metrics.masks import check_mask, enlarge, inside
+from jaxattr.image.maps import heatmap
 from jaxattr.metrics.ranking import Reduction, finite, reduced
 from jaxattr.metrics.results import Score, scored
+from jaxattr.metrics.sizes import check_mask, enlarge, inside
 from jaxattr.types import Array
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from jaxattr.maps import heatmap
+from jaxattr.image.maps import heatmap
 from jaxattr.metrics.evaluation import Output, activation
 from jaxattr.metrics.perturbation import Perturbation, fractions, perturbation, unchanged
 from jaxattr.metrics.ranking import Reduction

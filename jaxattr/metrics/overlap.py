@@ -5,10 +5,10 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
-from jaxattr.maps import heatmap
-from jaxattr.metrics.masks import check_mask, enlarge, inside
+from jaxattr.image.maps import heatmap
 from jaxattr.metrics.ranking import Reduction, finite, reduced
 from jaxattr.metrics.results import Score, Segmentation, scored
+from jaxattr.metrics.sizes import check_mask, enlarge, inside
 from jaxattr.types import Array
 
 Region: TypeAlias = Callable[[Array], Array]

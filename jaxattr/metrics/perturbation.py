@@ -6,10 +6,10 @@ from typing import TypeAlias
 import jax.numpy as jnp
 import numpy as np
 
+from jaxattr.contract import check_positive
 from jaxattr.metrics.evaluation import Output, answers, check_batch
 from jaxattr.metrics.ranking import Reduction, descending, finite, reduced
 from jaxattr.metrics.results import Curve
-from jaxattr.targets import check_positive
 from jaxattr.types import Array, Fun
 
 Perturbation: TypeAlias = Callable[[Array, Array, Array], Curve]

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
-from jaxattr.maps import heatmap
+from jaxattr.image.maps import heatmap
 from jaxattr.types import Array
 
 Reduction: TypeAlias = Callable[[Array], Array]

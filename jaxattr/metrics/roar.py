@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from jaxattr.maps import heatmap
+from jaxattr.image.maps import heatmap
 from jaxattr.metrics.ranking import Reduction, descending, finite, reduced
 from jaxattr.types import Array
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxattr.maps import heatmap
+from jaxattr.image.maps import heatmap
 from jaxattr.metrics.ranking import Reduction, finite, reduced
 from jaxattr.metrics.results import Score, scored
 from jaxattr.types import Array

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxattr.lowering import noted
 from jaxattr.tracing import slopes
 from jaxattr.tracing.local import Local, Rule
-from jaxattr.tracing.lowering import noted
 
 
 def gate(backward: Callable[[jax.Array, jax.Array, Callable[[], jax.Array]], jax.Array]) -> Rule:

@@ -16,6 +16,7 @@ needed, and an output without terms hands nothing down.
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxattr.contract import broadcast
 from jaxattr.rules.contributions import (
     Handed,
     LayerRule,
@@ -28,7 +29,6 @@ from jaxattr.rules.contributions import (
     terms,
 )
 from jaxattr.rules.relevance import divide
-from jaxattr.targets import broadcast
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array
 

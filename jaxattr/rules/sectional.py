@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxattr.rules.composites import Composite
 from jaxattr.rules.contributions import Handed, LayerRule, terms
-from jaxattr.rules.rap import image_box, shifted
+from jaxattr.rules.relative import image_box, shifted
 from jaxattr.rules.relevance import divide, proportional
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxattr.lowering import pools
+from jaxattr.lowering.transposes import linear
 from jaxattr.tracing import homogeneity, interpret
 from jaxattr.tracing.kinds import Kind
 from jaxattr.tracing.local import Local, Rule, UnsupportedOperation, refuse
-from jaxattr.tracing.lowering import pools
-from jaxattr.tracing.lowering.transposes import linear
 from jaxattr.tracing.rewrite import run_scope
 from jaxattr.tracing.sites import Scope, Site, every, opens_remat, survey
 from jaxattr.types import Array

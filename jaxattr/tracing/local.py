@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from jaxattr.lowering import gated, lower
 from jaxattr.tracing import elementwise, interpret, slopes
 from jaxattr.tracing.interpret import Equation, Program, Step
 from jaxattr.tracing.kinds import Operation
-from jaxattr.tracing.lowering import gated, lower
 from jaxattr.tracing.sites import Place, Scope, Site
 from jaxattr.tracing.weights import Weighted, weighted
 

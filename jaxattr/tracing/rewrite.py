@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxattr.lowering import LOWERED, kept
 from jaxattr.tracing import interpret, loops
 from jaxattr.tracing.interpret import Equation, Program, Step
 from jaxattr.tracing.kinds import Kind, Operation
 from jaxattr.tracing.local import Rule, local, lowered, lowering, noting, refuse
-from jaxattr.tracing.lowering import LOWERED, kept
 from jaxattr.tracing.sites import Place, Scope, every, opens_everything, survey
 
 

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend.core import JaxprEqn
 
+from jaxattr.lowering import LOWERED
 from jaxattr.tracing import elementwise, interpret, loops
 from jaxattr.tracing.affine import fold
 from jaxattr.tracing.interpret import Program
 from jaxattr.tracing.kinds import Kind, Operation, operations
-from jaxattr.tracing.lowering import LOWERED
 from jaxattr.tracing.signs import nonnegative
 
 

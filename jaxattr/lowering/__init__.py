@@ -1,0 +1,49 @@
+"""Values and derivatives of convolutions and pools that XLA runs fast on the CPU.
+
+JAX's own run well on accelerators. On the CPU some are slow, by factors and not by percents: a
+depthwise convolution, any convolution's derivative inside a loop, the derivative of a max-pool.
+`lower` gives an equation another spelling of the same function, value and derivatives; on other
+platforms the equation stays as it is. What lies between them is computed more often than it need
+be, and takes more memory: see `memory.py`. `docs/speed.md` has the figures.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxattr.lowering.convolutions import convolution
+from jaxattr.lowering.memory import gated as gated
+from jaxattr.lowering.memory import kept as kept
+from jaxattr.lowering.memory import noted as noted
+from jaxattr.lowering.pools import max_pool, sum_pool
+from jaxattr.types import Array
+
+LOWERED = {
+    "conv_general_dilated": convolution,
+    "reduce_window_max": max_pool,
+    "reduce_window_sum": sum_pool,
+}
+"""The primitives with another spelling, and what makes it."""
+
+
+def lower(primitive: str, params: Mapping[str, Any], *avals: Any) -> Callable[..., Array] | None:
+    """Return an equation's function in a form that runs fast on the CPU, inside loops too.
+
+    The result has the value of the equation to rounding, and reverse-mode derivatives of any order
+    to all operands; forward mode is not defined. On GPU and TPU it is the equation itself.
+
+    Args:
+        primitive: the name of the equation's primitive.
+        params: its parameters.
+        *avals: shape and dtype of its operands.
+
+    Returns:
+        A function of the operands, or None where XLA's own is best or the only one.
+    """
+    spelling = LOWERED.get(primitive)
+    if spelling is None or any(0 in a.shape for a in avals):
+        return None
+    if not all(jnp.issubdtype(a.dtype, jnp.floating) for a in avals):
+        return None
+    return spelling(params, *avals)

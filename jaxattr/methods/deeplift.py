@@ -1,0 +1,91 @@
+"""DeepLIFT: how a change from a baseline runs through the network."""
+
+from jaxattr.contract import attribution, broadcast, class_gradient, one_hot
+from jaxattr.rules import rescale
+from jaxattr.rules.propagation import Relevance, cotangents, named
+from jaxattr.rules.rescale import rescaled
+from jaxattr.types import Array, Attribution, Explanation, Fun
+
+
+def deeplift(f: Fun, *, baseline: Array | float = 0.0) -> Attribution:
+    """Attribute the change of the logit from a baseline by the Rescale rule.
+
+    Derivatives are replaced by multipliers, which account for the whole way from the baseline `x'`
+    and chain likewise. At an activation with input `z`
+
+        m_z = m_out (act(z) - act(z')) / (z - z')      (eq. 15)
+
+    its slope where the two cannot be told apart; then
+
+        a = (x - x') * m_x
+
+    Law (completeness): `a` sums to `f(x)[t] - f(x')[t]`, to rounding, whatever the network is made
+    of; a `stop_gradient` stops nothing here. Affine layers and sums have their own derivative. A
+    max-pool gives its change to the winner at `x` if it grew, and else to the winner at `x'`. A
+    product of two values that depend on `x`, as in squeeze-and-excitation, attention or a
+    normalisation, is split by `ab - a'b' = (b + b')/2 (a - a') + (a + a')/2 (b - b')`, and `a/b` as
+    `a (1/b)`.
+
+    Args:
+        f: images `(B, H, W, C)` to logits `(B, K)`.
+        baseline: `x'`, a number or anything that broadcasts to the shape of `x`: one image, or one
+            for each.
+
+    Returns:
+        An attribution of the shape of `x`, in logits. Cost: two forward passes, one backward.
+
+    Raises:
+        UnsupportedOperation: if `f` chooses between values by a condition that depends on `x`, or
+            contains an operation of unknown kind, such as a sort, or an activation inside a loop.
+        ValueError: if the baseline does not broadcast to the shape of `x`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> f = lambda x: jax.nn.relu(x.sum((1, 2)) - 1)
+        >>> deeplift(f)(jnp.full((1, 1, 2, 1), 2.0), jnp.array([0])).ravel()
+        Array([1.5, 1.5], dtype=float32)
+
+    Reference:
+        Shrikumar, Greenside and Kundaje, Learning important features through propagating activation
+        differences, ICML 2017.
+
+    Differs from Captum, where a ReLU that feeds a max-pool undoes the rule for the pool,
+    overlapping windows overwrite each other, products keep their derivative and functions that are
+    no module, the plain gradient: the sum is then off by a tenth, or all, of the change.
+    """
+
+    def explain(x: Array, target: Array, key: object) -> Array:
+        start = broadcast("baseline", baseline, x)
+        return (x - start) * class_gradient(rescaled(f, start), x, target)
+
+    return attribution(f, explain)
+
+
+def deeplift_layers(f: Fun, *, baseline: Array | float = 0.0) -> Explanation[Relevance]:
+    """Return contributions to the change of the logit at the image and at every layer.
+
+    At the output `h` of an operation they are `(h - h') * m_h`, as `deeplift` has them. Law: those
+    of any layer that nothing bypasses sum to the change of the logit.
+
+    Args:
+        f: as for `deeplift`.
+        baseline: as for `deeplift`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> f = lambda x: jax.nn.relu(x.reshape(1, 2) @ jnp.ones((2, 1)) - 1)
+        >>> found = deeplift_layers(f)(jnp.full((1, 1, 2, 1), 2.0), jnp.array([0]))
+        >>> {name: a.item() for name, a in found.layers.items()}
+        {'relu': 3.0, 'dot_general': 3.0}
+    """
+
+    def explain(x: Array, target: Array, key: object) -> Relevance:
+        start = broadcast("baseline", baseline, x)
+        scope, _ = rescale.read(f, x)
+        chosen = lambda logits: one_hot(target, logits)
+        m, found = cotangents(scope, rescale.rules(scope, start), x, chosen)
+        changed = rescale.changes(scope, start, x)
+        layers = {position: found[position] * change for position, change in changed.items()}
+        return Relevance((x - start) * m, named(scope, layers))
+
+    return attribution(f, explain)

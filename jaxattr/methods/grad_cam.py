@@ -1,0 +1,81 @@
+"""Grad-CAM: a layer's channels, weighted by their mean gradient."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxattr.contract import attribution, one_hot
+from jaxattr.image.maps import resize
+from jaxattr.tracing.layers import Split, split
+from jaxattr.types import Array, Attribution, Fun
+
+
+def grad_cam(f: Fun, *, layer: str | None = None, relu: bool = True) -> Attribution:
+    """Weight a layer's channels by their mean gradient.
+
+        w_c = mean_ij dy_t / dA_ijc,    a = ReLU( sum_c w_c A_c )      (eqs. 1, 2)
+
+    resized bilinearly to the image. Laws: for a network that ends in global average pooling and
+    one dense layer, `a` is that layer's class activation map divided by the number of positions;
+    the same for every memory layout inside `f`.
+
+    Args:
+        f: images `(B, H, W, C)` to logits `(B, K)`.
+        layer: a module path such as `"layer4"`, a `jax.named_scope` or a `checkpoint_name`. By
+            default the last layer with a spatial extent, pools left out: the ReLU of a VGG's last
+            convolution, the end of a ResNet's `layer4`.
+        relu: whether evidence against the class is dropped, as in the paper.
+
+    Returns:
+        An attribution of shape `(B, H, W, 1)`. Cost: one forward pass, and a backward pass down to
+        the layer.
+
+    Raises:
+        ValueError: if the layer is unknown; the known ones are listed.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> @jax.named_scope("features")
+        ... def features(x):
+        ...     return jax.nn.relu(x)
+        >>> f = lambda x: features(x).sum((1, 2)) @ jnp.array([[2.0, -1.0]])
+        >>> a = grad_cam(f, layer="features")(jnp.ones((1, 2, 2, 1)), jnp.array([0]))
+        >>> a.shape, a.max().item()
+        ((1, 2, 2, 1), 2.0)
+
+    Reference:
+        Selvaraju et al., Grad-CAM, ICCV 2017.
+    """
+
+    def explain(x: Array, target: Array, key: object) -> Array:
+        value, gradient = at_layer(f, x, target, layer)
+        cam = (gradient.mean((1, 2), keepdims=True) * value).sum(-1, keepdims=True)
+        return resize(jnp.maximum(cam, 0) if relu else cam, (x.shape[1], x.shape[2]))
+
+    return attribution(f, explain)
+
+
+class Channels(NamedTuple):
+    """A layer's value and the gradient with respect to it, `(B, h, w, C)` each."""
+
+    value: Array
+    gradient: Array
+
+
+def at_layer(f: Fun, x: Array, target: Array, layer: str | None) -> Channels:
+    """Return what the channels of a layer hold, and how the logit of the target grows with it."""
+    halves = split(f, x, layer=layer)
+    value = halves.before(x)
+    logits, pull = jax.vjp(lambda v: halves.after(v, x), value)
+    (gradient,) = pull(one_hot(target, logits))
+    return Channels(*(channels_last(a, halves, layer) for a in (value, gradient)))
+
+
+def channels_last(value: Array, halves: Split, layer: str | None) -> Array:
+    """Return a layer's value as `(B, h, w, C)`, or raise `ValueError` if it has other axes."""
+    if value.ndim != 4:
+        raise ValueError(
+            f"layer {layer!r} has shape {value.shape}; expected (batch, height, width, channels)"
+        )
+    return jnp.moveaxis(value, halves.channel_axis, -1)

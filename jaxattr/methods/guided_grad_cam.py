@@ -1,0 +1,35 @@
+"""Guided Grad-CAM: guided backpropagation times Grad-CAM."""
+
+from jaxattr.contract import attribution
+from jaxattr.methods.grad_cam import grad_cam
+from jaxattr.methods.guided_backprop import guided_backprop
+from jaxattr.types import Array, Attribution, Fun
+
+
+def guided_grad_cam(f: Fun, *, layer: str | None = None) -> Attribution:
+    """Multiply guided backpropagation with Grad-CAM.
+
+        a = guided_backprop(x) * grad_cam(x)      (section 3.2)
+
+    Args:
+        f: images `(B, H, W, C)` to logits `(B, K)`, with at least one activation.
+        layer: the layer of Grad-CAM.
+
+    Returns:
+        An attribution of the shape of `x`. Cost: that of both.
+
+    Raises:
+        UnsupportedOperation: as `guided_backprop` does.
+        ValueError: as `grad_cam` does.
+
+    Reference:
+        Selvaraju et al., Grad-CAM, ICCV 2017.
+
+    Differs from Captum, which enlarges the map by nearest neighbours.
+    """
+    fine, coarse = guided_backprop(f), grad_cam(f, layer=layer)
+
+    def explain(x: Array, target: Array, key: object) -> Array:
+        return fine(x, target) * coarse(x, target)
+
+    return attribution(f, explain)

@@ -1,0 +1,150 @@
+"""LPR: a backward rule for every non-linearity, learned for each image."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxattr.contract import attribution, class_gradient, same_options
+from jaxattr.image.maps import gaussian_blur, unit_range
+from jaxattr.loops.optimization import Progress, minimize, parameters_like
+from jaxattr.rules import gates
+from jaxattr.scores import Score, logit
+from jaxattr.tracing.freeze import freeze
+from jaxattr.tracing.rewrite import with_rules
+from jaxattr.types import Array, Attribution, Explanation, Fun
+
+
+class Fit(NamedTuple):
+    """What LPR learns.
+
+    Attributes:
+        attribution: of the shape of `x`.
+        parameters: for each activation, in the order of `jaxattr.sites`, its `theta`.
+        losses: the loss before each step, `(B, steps)`.
+    """
+
+    attribution: Array
+    parameters: tuple[Array, ...]
+    losses: Array
+
+
+def lpr_fit(
+    f: Fun,
+    *,
+    steps: int = 50,
+    learning_rate: float = 0.2,
+    baseline: bool = True,
+    gate: bool = False,
+    per_channel: bool = False,
+    sign_aware: bool = True,
+    score: Score = logit,
+    alpha: float = 0.75,
+    beta: float = 0.25,
+    gamma: float = 10.0,
+    lambda_: float = 0.1,
+    smoothing: float = 0.0,
+    init: float = 1.0,
+    optimizer: optax.GradientTransformation | None = None,
+    progress: Progress | None = None,
+) -> Explanation[Fit]:
+    """Return all that `lpr` learns, by the same options: `(x, target) -> Fit`."""
+    optimizer = optax.adam(learning_rate) if optimizer is None else optimizer
+    network = with_rules(f, {})
+
+    def soft(mask: Array) -> Array:
+        return gaussian_blur(mask, smoothing) if smoothing else mask
+
+    def explain(x: Array, target: Array, key: object) -> Fit:
+        frozen = freeze(f, x)
+        positions = [site.position for site in frozen.sites]
+        if baseline:
+            multipliers = frozen.secants(jnp.zeros_like(x))
+        else:
+            multipliers = [line.slope if gate else None for line in frozen.lines]
+        fixed = dict(zip(positions, multipliers, strict=True))
+
+        def attribute(theta: tuple[Array, ...]) -> Array:
+            rule = gates.learned(dict(zip(positions, theta, strict=True)), fixed)
+            return x * class_gradient(frozen.under({"activation": rule}), x, target)
+
+        def loss(theta: tuple[Array, ...]) -> Array:
+            a = unit_range(attribute(theta))
+            mp = soft(1 - jax.nn.sigmoid(gamma * (a - alpha)))
+            mn = soft(jax.nn.sigmoid(gamma * (a - beta)))
+            axes = tuple(range(1, x.ndim))
+            size = jnp.abs(1 - mp).mean(axes)
+            if not sign_aware:
+                return score(network(x * mp), target) - whole + lambda_ * size
+            hidden = jnp.concatenate([x * mp, x * mn])
+            low, high = jnp.split(score(network(hidden), jnp.tile(target, 2)), 2)
+            return low - high + lambda_ * (size + jnp.abs(1 - mn).mean(axes))
+
+        whole = score(network(x), target)
+        start = parameters_like(frozen, init, per_channel=per_channel)
+        theta, losses = minimize(loss, start, optimizer, steps, progress)
+        return Fit(attribute(theta), theta, losses)
+
+    return attribution(f, explain)
+
+
+@same_options(lpr_fit)
+def lpr(f: Fun, **options: Any) -> Attribution:
+    """Attribute by learned propagation rules.
+
+    At every activation the gradient goes back through a plugin with a parameter of its own,
+
+        G(g) = tanh(theta * m * g)
+
+    where `m` is the activation's multiplier `delta_out / delta_in` against the features of an
+    all-zero input, as in DeepLIFT (its slope where `|delta_in| < 1e-6`). The map is
+    `A = g_x * x`. With `A` scaled to [0, 1] for each image, two masks
+
+        Mp = 1 - sigmoid(gamma (A - alpha)),    Mn = sigmoid(gamma (A - beta))
+
+    hide the most and the least attributed pixels, and `theta` minimises
+
+        [F(x Mp) - F(x)] + [F(x) - F(x Mn)] + lambda (mean|1 - Mp| + mean|1 - Mn|)
+
+    by Adam, for each image. A step costs the masked images' forward and backward passes and the
+    map's backward pass and its derivative, about six forward passes. Laws: the map is that of the
+    rule `jaxattr.rules.gates.learned`; each image as if alone.
+
+    Args:
+        f: images `(B, H, W, C)` to logits `(B, K)`, of affine layers, activations, pools and
+            residual sums.
+        steps: of the optimiser; the paper's Table 2 is flat from about 34 on.
+        learning_rate: of Adam, 0.2 in the paper.
+        baseline: whether `m` is measured against an all-zero input.
+        gate: without `baseline`, whether `m` is the slope, as in a gradient, or 1.
+        per_channel: one `theta` per channel (the paper's architecture *), or per element.
+        sign_aware: whether the least attributed pixels are hidden too; otherwise the terms of `Mn`
+            are left out.
+        score: `F`, of `jaxattr.scores`: `logit` (the paper's Fig. 3, step 4) or `probability`
+            (its eq. 7).
+        alpha: threshold of `Mp`.
+        beta: threshold of `Mn`.
+        gamma: steepness of both.
+        lambda_: weight of the masks' size.
+        smoothing: standard deviation, in pixels, of a Gaussian over the masks (eq. 6); 0 is none.
+        init: of `theta`.
+        optimizer: any optax optimiser, in place of Adam.
+        progress: called with the number of steps done, up to a hundred times.
+
+    Returns:
+        An attribution of the shape of `x`. Memory grows with the activations of an image, not with
+        the steps.
+
+    Raises:
+        UnsupportedOperation: if `f` has no piecewise-linear view (see `jaxattr.freeze`).
+        ValueError: if `f` has no activation.
+
+    Reference:
+        Yang et al., Learning propagation rules for attribution map generation, ECCV 2020.
+
+    Differs from the paper where it is silent: `theta` starts at 1, masks are per pixel and channel,
+    the sizes of the masks are means.
+    """
+    explain = lpr_fit(f, **options)
+    return lambda x, target, *, key=None: explain(x, target).attribution

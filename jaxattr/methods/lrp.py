@@ -1,0 +1,140 @@
+"""Layer-wise relevance propagation: a logit shared out among the pixels, layer by layer."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxattr.contract import attribution, same_options
+from jaxattr.rules import lrp as layer_rules
+from jaxattr.rules.composites import Composite, changed, epsilon_plus
+from jaxattr.rules.propagation import (
+    Conservation,
+    Relevance,
+    account,
+    by_composite,
+    propagate,
+    propagate_layers,
+)
+from jaxattr.tracing.local import Rule
+from jaxattr.tracing.sites import Scope
+from jaxattr.types import Attribution, Explanation, Fun
+
+_EPSILON_PLUS = epsilon_plus()
+
+
+def lrp(
+    f: Fun,
+    *,
+    composite: Composite = _EPSILON_PLUS,
+    bias: bool = True,
+    conserve: bool = False,
+) -> Attribution:
+    r"""Attribute by layer-wise relevance propagation.
+
+        R_j = sum_k z'_jk / (sum_j z'_jk + b'_k) R_k,    at the logits R_t = f(x)_t, 0 elsewhere
+
+    where `z'` is what a rule of `jaxattr.rules.lrp` reads of the contributions `a_j w_jk` of a
+    layer. A layer is a convolution, a dense layer or an `einsum`, together with the bias and the
+    BatchNorm that follow it along the data flow, whatever their order and sign. Activations pass
+    relevance on, a max-pool gives it to the winner, sums and average pools split it in proportion,
+    and a gate (squeeze and excitation) passes it to the signal.
+
+    Laws: with `conserve`, relevance sums to the logit at every layer; the same map for every
+    spelling of a network; with epsilon 0 everywhere, in a network of ReLUs, gradient times input.
+
+    Args:
+        f: images `(B, H, W, C)` to logits `(B, K)`.
+        composite: which rule stands where: one of `jaxattr.rules.composites`, or your own
+            `Composite`. By default z+ for convolutions and epsilon for dense layers.
+        bias: whether a bias, and the shift of a BatchNorm, takes a share of the relevance, as in
+            the papers. It is lost to the image then.
+        conserve: whether what biases and stabilisers take, and what reaches an output to which no
+            input contributes, is spread evenly over the inputs of that output.
+
+    Returns:
+        An attribution of the shape of `x`. Cost: one forward pass, and per layer as many
+        convolutions and transposed ones as the rule has terms: z+ one of each for inputs that are
+        not negative, gamma and alpha-beta two (`docs/relevance.md`).
+
+    Raises:
+        UnsupportedOperation: if `f` contains what no rule covers: a normalisation by statistics of
+            the image (LayerNorm, GroupNorm, softmax), attention, a sort.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> w = jnp.array([[2.0, 0.0], [-1.0, 1.0]])
+        >>> f = lambda x: x.reshape(-1, 2) @ w
+        >>> x = jnp.array([3.0, 1.0]).reshape(1, 1, 2, 1)
+        >>> lrp(f)(x, jnp.array([0])).ravel().round(2).tolist()
+        [6.0, -1.0]
+
+    Reference:
+        Bach et al., On pixel-wise explanations for non-linear classifier decisions by layer-wise
+        relevance propagation, PLOS ONE 2015.
+
+    Differs from zennit, whose rules need a canoniser for every model family, or BatchNorms join the
+    wrong layer and relevance doubles at residual sums; and from Captum, which has no rule for
+    residual sums. Without biases, gamma tells positive outputs from negative ones without them too.
+    """
+    made = _rules(composite, bias, conserve)
+    return attribution(f, lambda x, target, key: propagate(f, made, x, target))
+
+
+@same_options(lrp)
+def lrp_layers(f: Fun, **options: Any) -> Explanation[Relevance]:
+    """Return relevance at the image and at every layer, by the options of `lrp`.
+
+    Args:
+        f: images `(B, H, W, C)` to logits `(B, K)`.
+        **options: as for `lrp`.
+
+    Returns:
+        `(x, target) -> Relevance(attribution, layers)`; `layers` holds the relevance of the output
+        of every operation that `jaxattr.sites` lists, from the logits to the image, of the shape
+        that the operation gives it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> f = lambda x: x.mean((1, 2)) @ jnp.array([[2.0], [-1.0]])
+        >>> list(lrp_layers(f)(jnp.ones((1, 2, 2, 2)), jnp.array([0])).layers)
+        ['dot_general', 'div', 'reduce_sum']
+    """
+    made = _rules(**options)
+    return attribution(f, lambda x, target, key: propagate_layers(f, made, x, target))
+
+
+@same_options(lrp)
+def conservation(f: Fun, **options: Any) -> Explanation[Conservation]:
+    """Tell how much relevance arrives at every layer and how much of it is lost there.
+
+    Args:
+        f: images `(B, H, W, C)` to logits `(B, K)`.
+        **options: as for `lrp`.
+
+    Returns:
+        `(x, target) -> Conservation(start, end, arrived, lost)`, sums over each image. Law: the
+        sum of all that is lost is `start - end`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> f = lambda x: x.mean((1, 2)) @ jnp.array([[2.0], [1.0]]) + 1
+        >>> found = conservation(f)(jnp.ones((1, 2, 2, 2)), jnp.array([0]))
+        >>> {k: round(v.item(), 2) + 0.0 for k, v in found.lost.items()}
+        {'dot_general': 1.0, 'div': 0.0, 'reduce_sum': 0.0}
+    """
+    made = _rules(**options)
+    return attribution(f, lambda x, target, key: account(f, made, x, target))
+
+
+def _rules(
+    composite: Composite = _EPSILON_PLUS, bias: bool = True, conserve: bool = False
+) -> Callable[[Scope], Mapping[str, Rule]]:
+    if not isinstance(composite, Composite):
+        raise ValueError(
+            f"composite is {composite!r}; expected a Composite, such as the one that "
+            "jaxattr.rules.composites.epsilon_plus() returns"
+        )
+    if not bias:
+        composite = changed(composite, layer_rules.without_bias)
+    if conserve:
+        composite = changed(composite, layer_rules.conserving)
+    return by_composite(composite)

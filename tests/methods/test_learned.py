@@ -1,0 +1,264 @@
+"""DMBP and LPR: the fast paths equal the papers' own definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from frameworks import FRAMEWORKS
+from nets import NETS, load, plain
+from peers import peer, relative_error
+from precision import enable_x64
+
+import jaxattr
+from jaxattr import sites, with_rules
+from jaxattr.methods.dmbp import disentangling, guided, positive, positive_negative
+from jaxattr.rules import gates
+from jaxattr.scores import probability
+
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
+KEY = jax.random.key(0)
+
+
+def activation_sites(f, x):
+    return [s for s in sites(f, x) if s.kind == "activation"]
+
+
+def masks_for(f, x):
+    places = activation_sites(f, x)
+    keys = jax.random.split(KEY, len(places))
+    return {
+        s.position: jax.random.uniform(k, s.shape, s.dtype)
+        for k, s in zip(keys, places, strict=True)
+    }
+
+
+def picked(logits, target):
+    return logits[jnp.arange(len(target)), target]
+
+
+def defined(net, params, x, target, masks):
+    """The paper's `y+`: `<grad_x F+, x> + sum_l <grad_b_l F+, b_l>` by the masked backward pass.
+
+    Biases are found as parameters: a BatchNorm's shift and a layer's bias, offsets of saturated
+    ReLU6 units as the rest of the affine function, which is what remains of `y` with masks of one.
+    """
+
+    def score(params, x):
+        f = with_rules(plain(net, params), {"activation": gates.masked(masks)})
+        return picked(f(x), target)
+
+    gradient = jax.grad(lambda x: score(params, x).sum())(x)
+    return (gradient * x).sum((1, 2, 3)), gradient
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_positive_part_is_a_masked_forward_pass(name):
+    """`<grad_x F+, x>` by the masked rule equals the frozen forward pass without biases."""
+    with enable_x64(True):
+        net, params, x, target = load(name, "float64")
+        f = plain(net, params)
+        masks = masks_for(f, x)
+        y_plus, _ = jax.jit(lambda x: defined(net, params, x, target, masks))(x)
+        fast = jaxattr.freeze(f, x).logits(x, list(masks.values()), bias=False)
+        assert relative_error(picked(fast, target), y_plus) < 1e-10
+
+
+def test_bias_terms():
+    """With biases: `y+ = <grad_x F+, x> + sum_l <grad_b_l F+, b_l>`, biases as parameters."""
+    with enable_x64(True):
+        net, params, x, target = load("vgg", "float64")
+        f = plain(net, params)
+        masks = masks_for(f, x)
+        y_plus, _ = defined(net, params, x, target, masks)
+        for i in range(len(x)):
+            one = {k: m[i : i + 1] for k, m in masks.items()}
+
+            def score(biases, i=i, one=one):
+                g = with_rules(plain(net, params | biases), {"activation": gates.masked(one)})
+                return g(x[i : i + 1])[0, target[i]]
+
+            biases = {k: v for k, v in params.items() if k.endswith("bias")}
+            terms = sum((g * biases[k]).sum() for k, g in jax.grad(score)(biases).items())
+            y_plus = y_plus.at[i].add(terms)
+        fast = jaxattr.freeze(f, x).logits(x, list(masks.values()))
+        assert relative_error(picked(fast, target), y_plus) < 1e-10
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_mask_gradients_equal_double_backprop(name):
+    with enable_x64(True):
+        net, params, x, target = load(name, "float64")
+        f = plain(net, params)
+        masks = masks_for(f, x)
+
+        def double(masks):
+            return defined(net, params, x, target, masks)[0].sum()
+
+        def fast(masks):
+            logits = jaxattr.freeze(f, x).logits(x, list(masks.values()), bias=False)
+            return picked(logits, target).sum()
+
+        ours, theirs = jax.jit(jax.grad(fast))(masks), jax.jit(jax.grad(double))(masks)
+        for k in masks:
+            assert relative_error(ours[k], theirs[k]) < 1e-10
+
+
+@pytest.mark.parametrize("loss", [positive, positive_negative, disentangling])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_loss_falls(loss, bias):
+    net, params, x, target = load("vgg")
+    decompose = jaxattr.dmbp_decompose(plain(net, params), steps=15, loss=loss, bias=bias)
+    losses = jax.jit(decompose)(x, target).losses
+    assert losses.shape == (3, 15)
+    assert (losses[:, -1] < losses[:, 0]).all()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_first_masks_are_those_of_guided_backpropagation(name):
+    """Made sharp, they part guided backpropagation from the rest; and they are a good start."""
+    with enable_x64(True):
+        net, params, x, target = load(name, "float64")
+        f = plain(net, params)
+        sharp = lambda *state: tuple(100 * theta for theta in guided(*state))
+        decompose = jaxattr.dmbp_decompose(f, steps=1, learning_rate=0.0, init=sharp)
+        found = jax.jit(decompose)(x, target)
+        expected = x * jax.jit(jaxattr.guided_backprop(f))(x, target)
+        assert relative_error(found.positive, expected) < 1e-10
+        short = {init: jaxattr.dmbp_decompose(f, steps=5, init=init) for init in (guided, 0.0)}
+        losses = {init: jax.jit(made)(x, target).losses[:, -1] for init, made in short.items()}
+        assert (losses[guided] < losses[0.0]).all()
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_mask_shapes(per_channel):
+    net, params, x, target = load("vgg")
+    f = plain(net, params)
+    found = jax.jit(jaxattr.dmbp_decompose(f, steps=2, per_channel=per_channel))(x, target)
+    for mask, site in zip(found.masks, activation_sites(f, x), strict=True):
+        ones = [1] * (len(site.shape) - 2)
+        assert mask.shape == ((site.shape[0], *ones, site.shape[-1]) if per_channel else site.shape)
+        assert 0 <= mask.min() <= mask.max() <= 1
+
+
+def test_lpr_map_is_that_of_the_learned_rule():
+    """`A = x * g_x` with `tanh(theta m g)` at every activation, by a dense backward pass."""
+    with enable_x64(True):
+        net, params, x, target = load("vgg", "float64")
+        f = plain(net, params)
+        places = activation_sites(f, x)
+        theta = {s.position: 1.5 * jnp.ones(s.shape, x.dtype) for s in places}
+        for multiplier in (None, 0.7):
+            fixed = {
+                k: None if multiplier is None else multiplier * t / 1.5 for k, t in theta.items()
+            }
+            ruled = with_rules(f, {"activation": gates.learned(theta, fixed)})
+            ours = jax.grad(lambda x, ruled=ruled: picked(ruled(x), target).sum())(x)
+            scale = 1.5 * (multiplier or 1)
+            plugin = gates.gate(lambda g, z, slope, scale=scale: jnp.tanh(scale * g))
+            other = with_rules(f, {"activation": plugin})
+            theirs = jax.grad(lambda x, other=other: picked(other(x), target).sum())(x)
+            assert relative_error(ours, theirs) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"per_channel": True},
+        {"sign_aware": False},
+        {"smoothing": 1.5},
+        {"score": probability},
+        {"optimizer": optax.sgd(1.0)},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_lpr_options(options):
+    net, params, x, target = load("resnet")
+    f = plain(net, params)
+    found = jax.jit(jaxattr.lpr_fit(f, steps=8, **options))(x, target)
+    usual = jax.jit(jaxattr.lpr_fit(f, steps=8))(x, target)
+    assert found.losses.shape == (3, 8)
+    assert (found.losses[:, -1] < found.losses[:, 0]).all()
+    assert relative_error(found.attribution, usual.attribution) > 1e-3
+
+
+METHODS = {"dmbp": jaxattr.dmbp, "lpr": jaxattr.lpr}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_laws(method):
+    """Batch = one by one, jit = eager, the same in every framework, NaN for an unknown class."""
+    net, params, x, target = load("lite")
+    attribute = lambda f: jax.jit(METHODS[method](f, steps=2))
+    maps = attribute(plain(net, params))(x, target)
+    assert maps.shape == x.shape
+    assert maps.dtype == x.dtype
+    alone = attribute(plain(net, params))
+    singles = [alone(x[i : i + 1], target[i : i + 1]) for i in range(3)]
+    np.testing.assert_allclose(maps, np.concatenate(singles), rtol=1e-3, atol=1e-5)
+    for build in (FRAMEWORKS["nnx"], FRAMEWORKS["equinox"]):
+        assert relative_error(attribute(build(net, params))(x, target), maps) < 1e-3
+    assert jnp.isnan(attribute(plain(net, params))(x, target.at[1].set(9))[1]).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_errors(method):
+    x, target = jnp.ones((1, 4, 4, 3)), jnp.array([0])
+    linear = lambda x: x.mean((1, 2))
+    with pytest.raises(ValueError, match="no activation, so there is nothing to learn"):
+        METHODS[method](linear)(x, target)
+    with pytest.raises(ValueError, match="steps is 0"):
+        METHODS[method](lambda x: jax.nn.relu(linear(x)), steps=0)(x, target)
+    gated = lambda x: linear(x) * jax.nn.sigmoid(linear(x).sum(-1, keepdims=True))
+    with pytest.raises(jaxattr.UnsupportedOperation, match="product"):
+        METHODS[method](gated)(x, target)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_progress_is_told_and_changes_nothing(method):
+    net, params, x, target = load("vgg")
+    f, told = plain(net, params), []
+    watched = jax.jit(METHODS[method](f, steps=3, progress=told.append))(x, target)
+    jax.effects_barrier()
+    assert sorted(told) == [1, 2, 3]
+    np.testing.assert_array_equal(watched, jax.jit(METHODS[method](f, steps=3))(x, target))
+
+
+LEARNED = peer("learned")
+
+
+@pytest.mark.parametrize("kind", ["image", "literal"])
+@pytest.mark.parametrize("name", ["vgg", "resnet"])
+def test_dmbp_against_double_backprop_in_torch(name, kind):
+    """25 steps: the loss curve and both parts."""
+    with enable_x64(True):
+        net, params, x, target = load(name, "float64")
+        options = {"steps": 25, "bias": kind == "literal", "init": 0.0}
+        decompose = jaxattr.dmbp_decompose(plain(net, params), **options)
+        found = jax.jit(decompose)(x, target)
+        for field in ("losses", "positive", "negative"):
+            theirs = LEARNED[f"dmbp.{name}.{kind}.{field}"]
+            assert relative_error(getattr(found, field), theirs) < 1e-6, field
+        whole = jax.jit(jaxattr.input_x_gradient(plain(net, params)))(x, target)
+        assert relative_error(found.attribution + found.nuisance, whole) < 1e-12
+
+
+LPR_OPTIONS = {
+    "baseline": {},
+    "gate": {"baseline": False, "gate": True},
+    "free": {"baseline": False},
+}
+
+
+@pytest.mark.parametrize("kind", LPR_OPTIONS)
+@pytest.mark.parametrize("name", ["vgg", "resnet"])
+def test_lpr_against_double_backprop_in_torch(name, kind):
+    """10 steps: the loss curve and the map."""
+    with enable_x64(True):
+        net, params, x, target = load(name, "float64")
+        fit = jaxattr.lpr_fit(plain(net, params), steps=10, **LPR_OPTIONS[kind])
+        found = jax.jit(fit)(x, target)
+        for field in ("losses", "attribution"):
+            theirs = LEARNED[f"lpr.{name}.{kind}.{field}"]
+            assert relative_error(getattr(found, field), theirs) < 1e-6, field
