@@ -5,21 +5,21 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pytest
 
 _operators: Any = None  # kept alive, or torch forgets what it declares
 
 
 def import_torchvision() -> ModuleType:
-    """Import `torchvision`, or skip the test where torch or torchvision is missing.
+    """Import `torchvision`; `conftest.py` makes a fixture of it.
 
     A wheel built for another torch cannot load its compiled operators. The models need none of
     them, but the import asks for two, which are declared by name only.
     """
     global _operators
-    torch = pytest.importorskip("torch")
+    import torch
+
     try:
-        torchvision = pytest.importorskip("torchvision", exc_type=ModuleNotFoundError)
+        import torchvision
     except RuntimeError:
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
@@ -30,7 +30,7 @@ def import_torchvision() -> ModuleType:
     return torchvision
 
 
-def random_model(name: str, *, seed: int = 0, **options: Any) -> Any:
+def random_model(torchvision: ModuleType, name: str, *, seed: int = 0, **options: Any) -> Any:
     """Build a torchvision model in evaluation mode with random weights, biases and statistics.
 
     The scales keep the activations of the deepest models of order one.
@@ -38,7 +38,7 @@ def random_model(name: str, *, seed: int = 0, **options: Any) -> Any:
     import torch
 
     with torch.device("meta"):
-        model = import_torchvision().models.get_model(name, **options)
+        model = torchvision.models.get_model(name, **options)
     model = model.to_empty(device="cpu").eval()
     generator = torch.Generator().manual_seed(seed)
     for key, value in model.state_dict().items():

@@ -69,9 +69,8 @@ def test_infidelity_by_hand():
         np.testing.assert_allclose(ours.score, ((beta * told - seen) ** 2).mean(0), rtol=1e-4)
 
 
-def test_infidelity_rescaled_is_captums():
-    captum = pytest.importorskip("captum.metrics")
-    torch = pytest.importorskip("torch")
+def test_infidelity_rescaled_is_captums(torch):
+    captum = pytest.importorskip("captum.metrics", reason="compares with Captum")
     a, samples = images(2, 4, 4, 3, seed=5), 5
     draws = [0.2 * jax.random.normal(key, X.shape[1:]) for key in jax.random.split(KEY, samples)]
     left = [torch.tensor(np.stack([d, d])) for d in draws]

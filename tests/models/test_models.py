@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
-from torchvision_definitions import arrays, import_torchvision, random_model
+from torchvision_definitions import arrays, random_model
 
 import jaxattr
 from jaxattr import models
@@ -66,11 +66,8 @@ def layers(name: str, size: int) -> list[str]:
     "name",
     ["vgg11", "vgg16", "vgg16_bn", "vgg19", "resnet18", "resnet34", "resnet50", "resnet101"],
 )
-def test_logits_are_those_of_torchvision(name):
-    import_torchvision()
-    import torch
-
-    reference = random_model(name)
+def test_logits_are_those_of_torchvision(torch, torchvision, name):
+    reference = random_model(torchvision, name)
     model = models.skeleton(name)
     nnx.update(model, convert(arrays(reference), model, flatten=model.torch.flatten))
     for height, width in ((224, 224), (197, 251)):
@@ -82,11 +79,9 @@ def test_logits_are_those_of_torchvision(name):
 
 
 @pytest.mark.parametrize("name", [name for name in models.names() if name[:3] in ("vgg", "res")])
-def test_names_and_shapes_are_those_of_torchvision(name):
-    import torch
-
+def test_names_and_shapes_are_those_of_torchvision(torch, torchvision, name):
     with torch.device("meta"):
-        reference = import_torchvision().models.get_model(name, num_classes=7)
+        reference = torchvision.models.get_model(name, num_classes=7)
     wanted = {key: tuple(value.shape) for key, value in reference.state_dict().items()}
     wanted = {key: shape for key, shape in wanted.items() if not key.endswith("_tracked")}
     torch_names = {"kernel": "weight", "scale": "weight", "bias": "bias"}
@@ -113,8 +108,7 @@ def test_logits_are_those_of_efficientnet_lite_in_torch(variant):
 
 
 @pytest.mark.parametrize("shape", [(7, 7), (14, 21), (8, 13), (6, 3), (1, 50)])
-def test_adaptive_average_pool_is_torchs(shape):
-    torch = pytest.importorskip("torch")
+def test_adaptive_average_pool_is_torchs(torch, shape):
     x = np.random.RandomState(0).normal(size=(2, *shape, 3)).astype(np.float32)
     maps = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
     for size in (1, 2, 7):

