@@ -70,10 +70,10 @@ from jaxattr.methods.tr_gbp import tr_gbp as tr_gbp
 from jaxattr.methods.tr_gbp import tr_gbp_layers as tr_gbp_layers
 from jaxattr.methods.xrai import xrai as xrai
 from jaxattr.tracing.freeze import freeze as freeze
-from jaxattr.tracing.layers import taps as taps
 from jaxattr.tracing.local import UnsupportedOperation as UnsupportedOperation
-from jaxattr.tracing.rewrite import with_rules as with_rules
 from jaxattr.tracing.sites import sites as sites
+from jaxattr.tracing.taps import taps as taps
+from jaxattr.tracing.transform import with_rules as with_rules
 from jaxattr.types import Attribution as Attribution
 from jaxattr.types import Explanation as Explanation
 from jaxattr.types import Fun as Fun

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxattr.loops.progress import Progress, report
-from jaxattr.tracing.rewrite import with_rules
+from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Array, Fun
 
 

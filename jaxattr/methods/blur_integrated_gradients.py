@@ -8,7 +8,7 @@ from jax import lax
 
 from jaxattr.contract import attribution, check_positive, class_gradient
 from jaxattr.loops.sampling import moments
-from jaxattr.tracing.rewrite import with_rules
+from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Array, Attribution, Fun
 
 _EXACT = lax.Precision.HIGHEST

@@ -2,7 +2,7 @@
 
 from jaxattr.contract import attribution, class_gradient
 from jaxattr.rules import gates
-from jaxattr.tracing.rewrite import with_rules
+from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Attribution, Fun
 
 

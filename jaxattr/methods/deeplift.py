@@ -81,11 +81,11 @@ def deeplift_layers(f: Fun, *, baseline: Array | float = 0.0) -> Explanation[Rel
 
     def explain(x: Array, target: Array, key: object) -> Relevance:
         start = broadcast("baseline", baseline, x)
-        scope, _ = rescale.read(f, x)
+        traced = rescale.read(f, x)
         chosen = lambda logits: one_hot(target, logits)
-        m, found = cotangents(scope, rescale.rules(scope, start), x, chosen)
-        changed = rescale.changes(scope, start, x)
+        m, found = cotangents(traced.scope, rescale.rules(traced, start), x, chosen)
+        changed = rescale.changes(traced, start, x)
         layers = {position: found[position] * change for position, change in changed.items()}
-        return Relevance((x - start) * m, named(scope, layers))
+        return Relevance((x - start) * m, named(traced.scope, layers))
 
     return attribution(f, explain)

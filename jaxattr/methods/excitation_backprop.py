@@ -7,7 +7,7 @@ from jaxattr.image.maps import resize
 from jaxattr.rules.composites import Composite
 from jaxattr.rules.excitation import CONTRASTIVE, EXCITATION
 from jaxattr.rules.propagation import Relevance, by_composite, propagate, propagate_layers
-from jaxattr.tracing.layers import Split, split
+from jaxattr.tracing.taps import Split, split
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
 

@@ -16,7 +16,7 @@ from jaxattr.loops.optimization import minimize_terms, projected
 from jaxattr.loops.progress import Progress
 from jaxattr.loops.sampling import widened
 from jaxattr.scores import Score
-from jaxattr.tracing.rewrite import with_rules
+from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
 Pyramid: TypeAlias = Callable[[Array], Array]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxattr.contract import attribution, one_hot
 from jaxattr.image.maps import resize
-from jaxattr.tracing.layers import Split, split
+from jaxattr.tracing.taps import Split, split
 from jaxattr.types import Array, Attribution, Fun
 
 

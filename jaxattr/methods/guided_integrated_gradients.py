@@ -8,7 +8,7 @@ from jax import lax
 from jaxattr.contract import attribution, broadcast, check_positive, class_gradient
 from jaxattr.loops.progress import Progress, report
 from jaxattr.loops.sampling import widened
-from jaxattr.tracing.rewrite import with_rules
+from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Array, Attribution, Fun
 
 

@@ -12,7 +12,7 @@ from jaxattr.loops.optimization import Progress, minimize, parameters_like
 from jaxattr.rules import gates
 from jaxattr.scores import Score, logit
 from jaxattr.tracing.freeze import freeze
-from jaxattr.tracing.rewrite import with_rules
+from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
 

@@ -10,7 +10,7 @@ from jaxattr.image.masks import grid_mask
 from jaxattr.loops.progress import Progress, report
 from jaxattr.loops.sampling import turns, widened
 from jaxattr.scores import Score
-from jaxattr.tracing.rewrite import with_rules
+from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Array, Attribution, Fun, Key
 
 

@@ -14,7 +14,7 @@ from jaxattr.rules.composites import changed
 from jaxattr.rules.propagation import Relevance, by_composite, propagate, propagate_layers
 from jaxattr.rules.relevance import divide
 from jaxattr.rules.sectional import SECTIONAL, purged, purging
-from jaxattr.tracing.layers import Split, split
+from jaxattr.tracing.taps import Split, split
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
 

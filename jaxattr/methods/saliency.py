@@ -1,7 +1,7 @@
 """Saliency: the gradient of the class score."""
 
 from jaxattr.contract import attribution, class_gradient
-from jaxattr.tracing.rewrite import with_rules
+from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Attribution, Fun
 
 

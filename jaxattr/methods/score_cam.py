@@ -9,7 +9,7 @@ from jaxattr.loops.progress import Progress
 from jaxattr.loops.sampling import answers
 from jaxattr.methods.grad_cam import channels_last
 from jaxattr.scores import Score, logit
-from jaxattr.tracing.layers import split
+from jaxattr.tracing.taps import split
 from jaxattr.types import Array, Attribution, Fun
 
 

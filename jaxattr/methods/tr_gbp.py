@@ -11,8 +11,8 @@ from jaxattr.contract import attribution, one_hot, same_options
 from jaxattr.image.maps import resize
 from jaxattr.rules import gates
 from jaxattr.tracing.interpret import Equation
-from jaxattr.tracing.kinds import Kind
 from jaxattr.tracing.local import Rule
+from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.shifts import Shift, shifted
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
@@ -147,8 +147,8 @@ def _size(shift: Shift) -> tuple[int, int]:
     if shift.layer.primitive != "conv_general_dilated":
         _, height, width = np.delete(shift.site.shape, shift.channel_axis)
         return int(height), int(width)
-    image: Any = shift.layer.eqn.invars[0].aval
-    rows, columns = shift.layer.eqn.params["dimension_numbers"].lhs_spec[2:]
+    image = shift.layer.input_avals[0]
+    rows, columns = shift.layer.params["dimension_numbers"].lhs_spec[2:]
     return image.shape[rows], image.shape[columns]
 
 
@@ -165,8 +165,8 @@ def _covers(layer: Equation) -> list[np.ndarray]:
 
     The window is a product of an interval of rows and one of columns, and so is `n_j`.
     """
-    params = layer.eqn.params
-    avals: list[Any] = [v.aval for v in (*layer.eqn.invars, *layer.eqn.outvars)]
+    params = layer.params
+    avals = (*layer.input_avals, *layer.output_avals)
     numbers = params["dimension_numbers"]
     specs = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec)
     found = []

@@ -10,7 +10,7 @@ from jax import lax
 from jaxattr.contract import check_images, check_positive, need_key
 from jaxattr.metrics.evaluation import activation, answers, check_batch
 from jaxattr.metrics.results import Score, scored
-from jaxattr.tracing.rewrite import with_rules
+from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Array, Attribution, Fun, Key
 
 Perturb: TypeAlias = Callable[[Key, Array], Array]

@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 
 from jaxattr.rules import lrp
 from jaxattr.rules.contributions import LayerRule, affine
-from jaxattr.rules.relevance import gated, is_resizing, normalisation, passing, proportional
+from jaxattr.rules.relevance import gated, is_resizing, normalization, passing, proportional
 from jaxattr.tracing.local import Local, Rule, refuse
 from jaxattr.types import Array
 
@@ -129,6 +129,6 @@ def rules(composite: Composite, first: Container[int], last: Container[int]) -> 
         "linear": composite.mean,
         "sum": composite.sum,
         "product": composite.product,
-        "statistic": normalisation,
+        "statistic": normalization,
         "unknown": refuse,
     }

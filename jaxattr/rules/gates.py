@@ -31,10 +31,10 @@ def gate(backward: Callable[[jax.Array, jax.Array, Callable[[], jax.Array]], jax
         def activation(*operands: Any) -> jax.Array:
             return local.value(*operands)
 
-        switch = slopes.switch(local.equations)
+        is_gate = slopes.is_gate(local.equations)
 
         def forward(*operands: Any) -> tuple[jax.Array, Any]:
-            gate = noted(local.slope(*operands) != 0) if switch else None
+            gate = noted(local.slope(*operands) != 0) if is_gate else None
             return local.value(*operands), (gate, operands)
 
         def reverse(kept: Any, g: jax.Array) -> tuple[Any, ...]:

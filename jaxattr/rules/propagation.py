@@ -11,11 +11,11 @@ from jaxattr.contract import one_hot
 from jaxattr.rules import composites
 from jaxattr.rules.composites import Composite
 from jaxattr.rules.relevance import is_resizing
-from jaxattr.tracing import interpret
-from jaxattr.tracing.kinds import LAYERS, Kind, Operation
 from jaxattr.tracing.local import Local, Rule, plain, refuse
-from jaxattr.tracing.rewrite import run_scope
-from jaxattr.tracing.sites import Scope, Site, every, opens_everything, survey
+from jaxattr.tracing.operations import Operation
+from jaxattr.tracing.primitives import Kind
+from jaxattr.tracing.sites import Scope, every
+from jaxattr.tracing.transform import run_scope, trace
 from jaxattr.types import Array, Fun
 
 Start: TypeAlias = Callable[[Array, Array], Array]
@@ -77,7 +77,7 @@ def propagate(
         target: classes `(B,)`.
         start: the relevance of the logits.
     """
-    scope = _read(f, x)
+    scope = trace(f, x).scope
     logits, pull = jax.vjp(lambda x: run_scope(scope, rules(scope), *jax.tree.leaves(x))[0], x)
     (a,) = pull(start(logits, target))
     return a
@@ -91,7 +91,7 @@ def propagate_layers(
     start: Start = logit,
 ) -> Relevance:
     """Return the relevance of the image and of the output of every operation, as `propagate`."""
-    scope = _read(f, x)
+    scope = trace(f, x).scope
     a, found = cotangents(scope, rules(scope), x, lambda logits: start(logits, target))
     return Relevance(a, named(scope, found))
 
@@ -116,7 +116,7 @@ def account(
     """Return the sums of relevance that arrive at every operation and leave it, as `propagate`."""
 
     def one(x: Array, target: Array) -> Conservation:
-        scope = _read(f, x)
+        scope = trace(f, x).scope
         logits, pull = jax.vjp(
             lambda x, *taps: run_scope(scope, _tapped(rules(scope), *taps), x)[0],
             *(x, _ins(scope), _outs(scope)),
@@ -146,7 +146,7 @@ def _reached(scope: Scope, *, reverse: bool) -> frozenset[int]:
     found = set()
     for place in reversed(scope.places) if reverse else scope.places:
         o = place.operation
-        ways = o.operands[: o.moving], o.outputs
+        ways = o.operands[: o.active], o.outputs
         entered, left = reversed(ways) if reverse else ways
         layer = is_layer(o) or any(is_layer(p.operation) for s in place.scopes for p in every(s))
         if layer and place.site is not None and past.isdisjoint(entered):
@@ -158,22 +158,12 @@ def _reached(scope: Scope, *, reverse: bool) -> frozenset[int]:
 
 def is_layer(o: Operation) -> bool:
     """Whether an operation is a layer with weights of its own."""
-    layered = o.kind is Kind.AFFINE and o.leader.primitive in LAYERS
-    return layered and not is_resizing(o.equations)
-
-
-def _read(f: Fun, x: Array) -> Scope:
-    program, _ = interpret.read(f, x, opens=opens_everything)
-    return survey(program)
-
-
-def _sites(scope: Scope) -> list[Site]:
-    return [p.site for p in every(scope) if p.site is not None]
+    return o.kind is Kind.AFFINE and o.layered and not is_resizing(o.equations)
 
 
 def _outs(scope: Scope) -> dict[int, Array]:
     """Return zeros like the output of every operation."""
-    return {s.position: jnp.zeros(s.shape, s.dtype) for s in _sites(scope)}
+    return {s.position: jnp.zeros(s.shape, s.dtype) for s in scope.sites}
 
 
 def _ins(scope: Scope) -> dict[int, list[Array]]:
@@ -181,8 +171,8 @@ def _ins(scope: Scope) -> dict[int, list[Array]]:
     found = {}
     for place in scope.places:
         if place.site is not None:
-            moving = place.operation.operands[: place.operation.moving]
-            zeros = [jnp.zeros_like(scope.program.avals[a]) for a in moving]
+            active = place.operation.operands[: place.operation.active]
+            zeros = [jnp.zeros_like(scope.program.avals[a]) for a in active]
             found[place.site.position] = zeros
         for inner in place.scopes:
             found |= _ins(inner)
@@ -191,7 +181,7 @@ def _ins(scope: Scope) -> dict[int, list[Array]]:
 
 def named(scope: Scope, found: Mapping[int, Array]) -> OrderedDict[str, Array]:
     """Name what was found by path and operation, numbered where that is not unique, last first."""
-    sites = _sites(scope)
+    sites = scope.sites
     names = [f"{s.name}/{s.op}" if s.name else s.op for s in sites]
     repeated, seen = Counter(names), Counter[str]()
     named = []

@@ -24,7 +24,7 @@ def relevance(backward: Callable[[Array, Local, Sequence[Any]], Sequence[Array]]
     Args:
         backward: `(relevance, local, operands) -> relevances`: from the relevance of the output,
             the operation and the values of all its operands to the relevance of each of those
-            that depend on x, `operands[:local.moving]`.
+            that depend on x, `operands[:local.active]`.
 
     Returns:
         A rule that keeps the operation's value. Weights are given no relevance.
@@ -39,10 +39,10 @@ def relevance(backward: Callable[[Array, Local, Sequence[Any]], Sequence[Array]]
             return local.value(*operands), operands
 
         def reverse(operands: tuple[Any, ...], r: Array) -> tuple[Any, ...]:
-            moving = operands[: local.moving]
             down = backward(r, local, operands)
-            down = [a.astype(x.dtype) for a, x in zip(down, moving, strict=True)]
-            return (*down, *[None] * (len(operands) - local.moving))
+            entered = operands[: local.active]
+            down = [a.astype(x.dtype) for a, x in zip(down, entered, strict=True)]
+            return (*down, *[None] * (len(operands) - local.active))
 
         operation.defvjp(forward, reverse)
         return operation
@@ -93,13 +93,13 @@ def proportional(
     """
 
     def backward(r: Array, local: Local, operands: Sequence[Any]) -> Sequence[Array]:
-        moving, given = operands[: local.moving], operands[local.moving :]
-        signs = (1, -1) if local.site.op == "sub" and len(moving) == 2 else (1,) * len(moving)
+        summands, given = operands[: local.active], operands[local.active :]
+        signs = (1, -1) if local.site.op == "sub" and len(summands) == 2 else (1,) * len(summands)
 
         def add(*parts: Array) -> Array:
             return local.linear(*(s * p for s, p in zip(signs, parts, strict=True)), *given)
 
-        parts = [part(s * x) for s, x in zip(signs, moving, strict=True)]
+        parts = [part(s * x) for s, x in zip(signs, summands, strict=True)]
         z, pull = jax.vjp(add, *parts)
         share = divide(r, z, stabilizer)
         down = [p * c for p, c in zip(parts, pull(share), strict=True)]
@@ -109,11 +109,8 @@ def proportional(
         return down
 
     split = relevance(backward)
-    return lambda local: (plain if local.site.op in _PLACING else split)(local)
-
-
-_PLACING = {"concatenate", "stack", "pad", "dynamic_update_slice", "scatter"}
-"""Sums in which no two entries meet: relevance goes back to where the entry came from."""
+    # Where no two entries meet, relevance goes back to where the entry came from.
+    return lambda local: (plain if local.equations[-1].row.places else split)(local)
 
 
 def gated(local: Local) -> Callable[..., Array]:
@@ -131,12 +128,12 @@ def gated(local: Local) -> Callable[..., Array]:
         return plain(local)
 
     def backward(r: Array, local: Local, operands: Sequence[Any]) -> Sequence[Array]:
-        return [r if a.shape == r.shape else jnp.zeros_like(a) for a in operands[: local.moving]]
+        return [r if a.shape == r.shape else jnp.zeros_like(a) for a in operands[: local.active]]
 
     passed = relevance(backward)(local)
 
     def product(*operands: Any) -> Array:
-        signals = [a.shape == local.site.shape for a in operands[: local.moving]]
+        signals = [a.shape == local.site.shape for a in operands[: local.active]]
         return (passed if local.site.op == "mul" and sum(signals) == 1 else refuse(local))(
             *operands
         )
@@ -144,15 +141,12 @@ def gated(local: Local) -> Callable[..., Array]:
     return product
 
 
-def normalisation(local: Local) -> Callable[..., Array]:
-    """Refuse a normalisation by statistics of the image: no rule says how relevance divides."""
-    site = local.site
-    where = f" in {site.name}" if site.name else ""
+def normalization(local: Local) -> Callable[..., Array]:
+    """Refuse a normalization by statistics of the image: no rule says how relevance divides."""
     raise UnsupportedOperation(
-        f"`{site.op}` (shape {site.shape}){where}, at {site.source}, computes a statistic of the "
-        "image, as LayerNorm, GroupNorm, a softmax or a BatchNorm in training mode does; relevance "
-        "has no rule for what is divided by it. Explain logits rather than probabilities, and "
-        "models in evaluation mode"
+        f"{local.site.where}, computes a statistic of the image, as LayerNorm, GroupNorm, a "
+        "softmax or a BatchNorm in training mode does; relevance has no rule for what is divided "
+        "by it. Explain logits rather than probabilities, and models in evaluation mode"
     )
 
 

@@ -9,6 +9,7 @@ so that they chain as derivatives do. What is linear has them already: its own d
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -17,30 +18,31 @@ import jax.numpy as jnp
 from jaxattr.tracing import interpret
 from jaxattr.tracing.freeze import refuse_loops, selection
 from jaxattr.tracing.interpret import Program
-from jaxattr.tracing.kinds import LAYERS, Kind
 from jaxattr.tracing.local import Local, Rule, refuse
-from jaxattr.tracing.rewrite import run_scope
-from jaxattr.tracing.sites import Scope, opens_remat, survey
+from jaxattr.tracing.operations import is_layer
+from jaxattr.tracing.primitives import Kind
+from jaxattr.tracing.sites import should_inline_remat, survey
+from jaxattr.tracing.transform import Traced
 from jaxattr.types import Array
 
 Operands: TypeAlias = tuple[Any, ...]
 Multiply: TypeAlias = Callable[[Local, Operands, Operands, Array], Sequence[Array]]
-"""`(operation, operands at the reference, at the input, m_out) -> m` for each moving operand."""
+"""`(operation, operands at the reference, at the input, m_out) -> m` for each active operand."""
 
 
-def read(f: Callable[..., Any], x: Array) -> tuple[Scope, Any]:
-    """Read a function for DeepLIFT: its operations, and the tree structure of its output.
+def read(f: Callable[..., Any], x: Array) -> Traced:
+    """Read a function for DeepLIFT.
 
     Raises:
         UnsupportedOperation: if `f` has an activation, pool or product inside a loop.
     """
-    program, tree = interpret.read(f, x, opens=opens_remat)
-    scope = survey(_unstopped(program))
-    refuse_loops(scope)
-    return scope, tree
+    program, tree = interpret.read(f, x, inline=should_inline_remat)
+    traced = Traced(survey(_unstopped(program)), tree)
+    refuse_loops(traced.scope)
+    return traced
 
 
-def rules(scope: Scope, start: Array) -> dict[str, Rule]:
+def rules(traced: Traced, start: Array) -> dict[str, Rule]:
     """Return the rules whose cotangents are multipliers from a reference to wherever they run.
 
     Raises:
@@ -56,7 +58,7 @@ def rules(scope: Scope, start: Array) -> dict[str, Rule]:
         return value
 
     refused: dict[str, Rule] = {Kind.UNKNOWN: refuse}
-    run_scope(scope, dict.fromkeys(_MULTIPLY, record) | refused, start)
+    traced.run(dict.fromkeys(_MULTIPLY, record) | refused, start)
     return {k: _rule(m, references) for k, m in _MULTIPLY.items()} | refused
 
 
@@ -73,14 +75,13 @@ def rescaled(f: Callable[..., Any], start: Array) -> Callable[..., Any]:
         UnsupportedOperation: if `f` chooses between values by a condition that depends on its
             argument, or contains an unknown operation or an activation inside a loop.
     """
-    scope, tree = read(f, start)
-    made = rules(scope, start)
-    return lambda x: jax.tree.unflatten(tree, run_scope(scope, made, x))
+    traced = read(f, start)
+    return partial(traced.run, rules(traced, start))
 
 
-def changes(scope: Scope, start: Array, x: Array) -> dict[int, Array]:
+def changes(traced: Traced, start: Array, x: Array) -> dict[int, Array]:
     """Return by how much the output of every operation outside loops changes, by position."""
-    outside = {p.site.position for p in scope.places if p.site is not None}
+    outside = {p.site.position for p in traced.scope.places if p.site is not None}
 
     def outputs(x: Array) -> dict[int, Array]:
         found: dict[int, Array] = {}
@@ -94,7 +95,7 @@ def changes(scope: Scope, start: Array, x: Array) -> dict[int, Array]:
 
             return value
 
-        run_scope(scope, dict.fromkeys(Kind, record), x)
+        traced.run(dict.fromkeys(Kind, record), x)
         return found
 
     return jax.tree.map(jnp.subtract, outputs(x), outputs(start))
@@ -159,11 +160,11 @@ def midpoint(local: Local, reference: Operands, operands: Operands, m: Array) ->
 
     Both factors are treated alike.
     """
-    n = local.moving
+    n = local.active
     if not all(jnp.issubdtype(o.dtype, jnp.inexact) for o in operands[:n]):
         refuse(local)  # a condition that depends on x
     between = [(a + b) / 2 for a, b in zip(reference[:n], operands[:n], strict=True)]
-    _, pull = jax.vjp(lambda *moving: local.value(*moving, *operands[n:]), *between)
+    _, pull = jax.vjp(lambda *active: local.value(*active, *operands[n:]), *between)
     return pull(m)
 
 
@@ -178,7 +179,7 @@ def product(local: Local, reference: Operands, operands: Operands, m: Array) -> 
 
 def statistic(local: Local, reference: Operands, operands: Operands, m: Array) -> Sequence[Array]:
     """Take the secant of an elementwise statistic, the midpoint of a square."""
-    squares = local.equations[-1].primitive in LAYERS
+    squares = is_layer(local.equations[-1])
     return (midpoint if squares else secant)(local, reference, operands, m)
 
 

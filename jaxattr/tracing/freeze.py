@@ -8,11 +8,11 @@ import jax.numpy as jnp
 
 from jaxattr.lowering import pools
 from jaxattr.lowering.transposes import linear
-from jaxattr.tracing import homogeneity, interpret
-from jaxattr.tracing.kinds import Kind
+from jaxattr.tracing.degrees import homogeneous
 from jaxattr.tracing.local import Local, Rule, UnsupportedOperation, refuse
-from jaxattr.tracing.rewrite import run_scope
-from jaxattr.tracing.sites import Scope, Site, every, opens_remat, survey
+from jaxattr.tracing.primitives import Kind
+from jaxattr.tracing.sites import Scope, Site, every, should_inline_remat
+from jaxattr.tracing.transform import trace
 from jaxattr.types import Array
 
 
@@ -71,9 +71,8 @@ def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
         >>> frozen.logits(jnp.array([5.0, 5.0])), frozen.logits(jnp.array([5.0, 5.0]), bias=False)
         (Array([0., 4.], dtype=float32), Array([0., 5.], dtype=float32))
     """
-    program, tree = interpret.read(f, x, opens=opens_remat)
-    scope = survey(program)
-    refuse_loops(scope)
+    traced = trace(f, x, inline=should_inline_remat)
+    refuse_loops(traced.scope)
     lines: dict[int, Line] = {}
     picks: dict[int, Callable[[Array], Array]] = {}
     sites: dict[int, Site] = {}
@@ -84,7 +83,7 @@ def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
         def value(*operands: Any) -> Array:
             position = local.site.position
             a, slope = local.value(*operands), local.slope(*operands)
-            straight = homogeneity.homogeneous(local.equations)
+            straight = homogeneous(local.equations)
             lines[position] = Line(slope, None if straight else a - slope * operands[0])
             sites[position], ends[position] = local.site, (operands[0], a)
             return a
@@ -99,7 +98,7 @@ def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
         return value
 
     refused: dict[str, Rule] = dict.fromkeys((Kind.PRODUCT, Kind.STATISTIC, Kind.UNKNOWN), refuse)
-    run_scope(scope, {"activation": measure, "max_pool": select, **refused}, x)
+    traced.run({"activation": measure, "max_pool": select, **refused}, x)
     order = sorted(lines)
     fixed: dict[str, Rule] = {"max_pool": lambda local: picks[local.site.position], **refused}
     unshifted: dict[str, Rule] = dict.fromkeys(
@@ -119,10 +118,10 @@ def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
             return value
 
         rules = {"activation": line, **fixed} | ({} if bias else unshifted)
-        return jax.tree.unflatten(tree, run_scope(scope, rules, x))
+        return traced.run(rules, x)
 
     def under(rules: Mapping[str, Rule]) -> Callable[[Array], Array]:
-        return lambda x: jax.tree.unflatten(tree, run_scope(scope, {**fixed, **rules}, x))
+        return lambda x: traced.run({**fixed, **rules}, x)
 
     def secants(x1: Array) -> list[Array]:
         found: dict[int, Array] = {}
@@ -138,7 +137,7 @@ def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
 
             return value
 
-        run_scope(scope, {"activation": secant, **refused}, x1)
+        traced.run({"activation": secant, **refused}, x1)
         return [found[i] for i in order]
 
     return Frozen(
@@ -147,11 +146,11 @@ def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
 
 
 def refuse_loops(scope: Scope) -> None:
-    """Raise `UnsupportedOperation` if what bends the function stands in a loop."""
-    bent = (Kind.ACTIVATION, Kind.MAX_POOL, Kind.PRODUCT, Kind.STATISTIC)
-    for loop in (p for p in scope.places if p.operation.kind is Kind.LOOP):
+    """Raise `UnsupportedOperation` if something that is not affine stands in a loop."""
+    nonlinear = (Kind.ACTIVATION, Kind.MAX_POOL, Kind.PRODUCT, Kind.STATISTIC)
+    for loop in (p for p in scope.places if p.operation.kind is Kind.CONTROL):
         for place in (p for inner in loop.scopes for p in every(inner)):
-            if place.site is not None and place.site.kind in bent:
+            if place.site is not None and place.site.kind in nonlinear:
                 raise UnsupportedOperation(
                     f"`{place.site.op}` at {place.site.source} stands in a loop, where its slope "
                     "is another in every turn: write the loop out"
@@ -160,14 +159,14 @@ def refuse_loops(scope: Scope) -> None:
 
 def selection(local: Local, a: Array) -> Callable[[Array], Array]:
     """Return the linear map that picks what a max-pool picked of `a`, first tie first."""
-    (eqn,) = (e.eqn for e in local.equations)
-    if eqn.primitive.name == "reduce_max":
-        axes = eqn.params["axes"]
+    (equation,) = local.equations
+    if equation.primitive == "reduce_max":
+        axes = equation.params["axes"]
         order = [*(i for i in range(a.ndim) if i not in axes), *axes]
         flat = lambda a: a.transpose(order).reshape(*local.site.shape, -1)
         winner = jax.nn.one_hot(flat(a).argmax(-1), flat(a).shape[-1], dtype=a.dtype)
         return lambda a: (flat(a) * winner).sum(-1)
-    window = pools.window_of(eqn.params, a.shape)
+    window = pools.window_of(equation.params, a.shape)
     if window is None:
         raise UnsupportedOperation(f"cannot fix what the max-pool at {local.site.source} selects")
     index = pools.winners(a, window)

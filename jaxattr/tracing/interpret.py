@@ -10,27 +10,33 @@ import itertools
 import re
 import sysconfig
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 from jax.core import eval_jaxpr
 from jax.extend import source_info_util
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
+from jaxattr.tracing import primitives
+from jaxattr.tracing.primitives import Call, Row
+
 Atom: TypeAlias = int | Literal
 """A value of a program (a number) or a constant written into it."""
+Inline: TypeAlias = Callable[["Equation"], bool]
+"""Whether to look inside a call that carries its own derivative, or a remat."""
+V = TypeVar("V")
 
 
 class Equation(NamedTuple):
     """One primitive application, with the calls around it inlined away."""
 
     eqn: JaxprEqn
-    inputs: tuple[Atom, ...]
-    outputs: tuple[int, ...]
-    path: str  # module path or named scopes, "layer3/0/conv1"
-    calls: tuple[tuple[int, str], ...]  # the inlined calls it stood in: (serial number, name)
-    stack: Any  # the name stack of those calls
-    origin: JaxprEqn  # it, or the call in the user's code that led to it
+    inputs: tuple[Atom, ...] = ()
+    outputs: tuple[int, ...] = ()
+    path: str = ""  # module path or named scopes, "layer3/0/conv1"
+    calls: tuple[tuple[int, str], ...] = ()  # the inlined calls around it: (serial number, name)
+    stack: Any = None  # the name stack of those calls
+    origin: JaxprEqn | None = None  # the call in the user's code that led to it, if it is no other
 
     @property
     def primitive(self) -> str:
@@ -38,9 +44,48 @@ class Equation(NamedTuple):
         return self.eqn.primitive.name
 
     @property
+    def params(self) -> Mapping[str, Any]:
+        """Parameters of the primitive."""
+        return self.eqn.params
+
+    @property
+    def input_avals(self) -> tuple[Any, ...]:
+        """Shape and dtype of its inputs."""
+        return tuple(v.aval for v in self.eqn.invars)
+
+    @property
+    def output_avals(self) -> tuple[Any, ...]:
+        """Shape and dtype of its outputs."""
+        return tuple(v.aval for v in self.eqn.outvars)
+
+    @property
+    def row(self) -> Row:
+        """What is known of the primitive, or of the function that it calls."""
+        name = self.called
+        return primitives.row(name if primitives.registered(name) else self.primitive)
+
+    @property
+    def called(self) -> str:
+        """Name of the function that a call runs, or of the primitive."""
+        known = primitives.TABLE.get(self.primitive)
+        if known is not None and known.call is None:
+            return self.primitive
+        names = (self.params.get(key) for key in ("name", "target_name"))
+        if found := [name for name in names if isinstance(name, str)]:
+            return found[0]
+        if known is None:
+            return getattr(self.params.get("name_and_src_info"), "name", self.primitive)
+        info = getattr(_opened(_bodies(self.eqn)[0])[0], "debug_info", None)
+        return getattr(info, "func_name", None) or self.primitive
+
+    @property
     def source(self) -> str:
-        """The user's file, line and function."""
-        return _source(self.origin)
+        """The user's file, line and function, past the frames of JAX and the frameworks."""
+        info = (self.origin or self.eqn).source_info
+        for frame in getattr(info.traceback, "frames", ()):
+            if not _is_framework(frame.file_name):
+                return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
+        return source_info_util.summarize(info) or "an unknown line"
 
 
 class Program(NamedTuple):
@@ -61,30 +106,29 @@ class Step(NamedTuple):
     outputs: tuple[int, ...]
 
 
-Opens: TypeAlias = Callable[[JaxprEqn], bool]
-"""Whether to look inside a call that carries its own derivative, or a remat."""
-
-_CALLS = {"jit", "pjit", "closed_call", "core_call"}
-_DERIVATIVES = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
-REMAT = {"remat", "remat2", "checkpoint"}
 _FRAMEWORKS = [f"/site-packages/{name}/" for name in ("jax", "flax", "haiku", "equinox", "keras")]
 _FRAMEWORKS += [sysconfig.get_path("stdlib") + "/" + name for name in ("functools", "contextlib")]
 _TRANSFORM = re.compile(r"\w+\(([^()]*)\)")
 
 
-def read(f: Callable, *args: Any, opens: Opens) -> tuple[Program, Any]:
+def read(f: Callable, *args: Any, inline: Inline) -> tuple[Program, Any]:
     """Trace `f` and return its program and the tree structure of its output.
 
     Args:
         f: any JAX function.
         *args: arrays or shapes to trace it with.
-        opens: says of a `custom_jvp`, `custom_vjp` or remat call whether its body is inlined.
+        inline: says of a `custom_jvp`, `custom_vjp` or remat call whether its body is inlined.
     """
     closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
-    return flatten(closed.jaxpr, closed.consts, opens), jax.tree.structure(shape)
+    return _flatten(closed.jaxpr, closed.consts, inline), jax.tree.structure(shape)
 
 
-def flatten(jaxpr: Jaxpr, consts: Sequence[Any], opens: Opens) -> Program:
+def bodies(equation: Equation, inline: Inline) -> list[Program]:
+    """Return the programs that an equation runs: one of a scan or a remat, one of each branch."""
+    return [_flatten(*_opened(b), inline) for b in _bodies(equation.eqn)]
+
+
+def _flatten(jaxpr: Jaxpr, consts: Sequence[Any], inline: Inline) -> Program:
     """Return the program of a jaxpr, its calls inlined."""
     numbers, serials = itertools.count(), itertools.count()
     equations: list[Equation] = []
@@ -99,8 +143,9 @@ def flatten(jaxpr: Jaxpr, consts: Sequence[Any], opens: Opens) -> Program:
         constants[n := number(var)] = value
         return n
 
-    def known(jaxpr: Jaxpr, consts: Sequence[Any]) -> dict[Any, Atom]:
-        return {v: constant(v, c) for v, c in zip(jaxpr.constvars, consts, strict=True)}
+    def with_constants(jaxpr: Jaxpr, consts: Sequence[Any], atoms: Iterable[Atom]) -> dict:
+        known = {v: constant(v, c) for v, c in zip(jaxpr.constvars, consts, strict=True)}
+        return dict(zip(jaxpr.invars, atoms, strict=True)) | known
 
     def visit(
         jaxpr: Jaxpr,
@@ -115,28 +160,56 @@ def flatten(jaxpr: Jaxpr, consts: Sequence[Any], opens: Opens) -> Program:
         for eqn in jaxpr.eqns:
             inputs = tuple(map(atom, eqn.invars))
             inner = stack + eqn.source_info.name_stack
-            name = eqn.primitive.name
-            platforms = _platforms(eqn)
-            if name in _CALLS or platforms or (name in _DERIVATIVES | REMAT and opens(eqn)):
-                body, body_consts = opened(bodies(eqn)[platforms.index(None) if platforms else 0])
-                arguments = inputs[1:] if platforms else inputs
-                env_ = dict(zip(body.invars, arguments, strict=True)) | known(body, body_consts)
-                call = (next(serials), called(eqn))
-                library = origin or (eqn if _framework(_defined(body)) else None)
-                results = visit(body, env_, (*calls, call), inner, library)
-                env |= dict(zip(eqn.outvars, results, strict=True))
-                continue
-            outputs = tuple(map(number, eqn.outvars))
+            e = Equation(eqn)
+            default = _default_branch(eqn)
+            kept = e.row.call in (None, Call.LOOP) or (
+                e.row.call is not Call.INLINE and not inline(e)
+            )
+            if default is None and kept:
+                outputs = tuple(map(number, eqn.outvars))
+                equations.append(Equation(eqn, inputs, outputs, _path(inner), calls, stack, origin))
+            else:
+                body, body_consts = _opened(_bodies(eqn)[default or 0])
+                arguments = inputs if default is None else inputs[1:]
+                library = origin or (eqn if _is_framework(_defined_in(body)) else None)
+                outputs = visit(
+                    body,
+                    with_constants(body, body_consts, arguments),
+                    (*calls, (next(serials), e.called)),
+                    inner,
+                    library,
+                )
             env |= dict(zip(eqn.outvars, outputs, strict=True))
-            path = _path(inner)
-            equations.append(Equation(eqn, inputs, outputs, path, calls, stack, origin or eqn))
         return list(map(atom, jaxpr.outvars))
 
-    env = known(jaxpr, consts)
     invars = tuple(map(number, jaxpr.invars))
-    env |= dict(zip(jaxpr.invars, invars, strict=True))
+    env = with_constants(jaxpr, consts, invars)
     outputs = tuple(visit(jaxpr, env, (), source_info_util.new_name_stack(), None))
     return Program(tuple(equations), invars, outputs, constants, avals)
+
+
+def walk(
+    equations: Iterable[Equation],
+    env: Mapping[int, V],
+    through: Callable[[Equation, list[V]], Sequence[V]],
+    literal: Callable[[Any], V] = lambda value: value,
+) -> dict[int, V]:
+    """Carry something along with every value of a program: a sign, a degree, a change.
+
+    Args:
+        equations: to follow, in order.
+        env: what is carried by the values that enter.
+        through: an equation and what its inputs carry to what its outputs carry.
+        literal: what a constant that is written into the program carries.
+
+    Returns:
+        `env`, with what is carried by the outputs of the equations.
+    """
+    env = dict(env)
+    for e in equations:
+        carried = [env[a] if isinstance(a, int) else literal(a.val) for a in e.inputs]
+        env.update(zip(e.outputs, through(e, carried), strict=True))
+    return env
 
 
 def evaluate(program: Program, steps: Iterable[Step], *args: Any) -> list[Any]:
@@ -170,7 +243,8 @@ def apply(equation: Equation, *values: Any) -> Sequence[Any]:
     jaxpr = _empty().replace(
         invars=list(known), outvars=eqn.outvars, eqns=[eqn], effects=eqn.effects
     )
-    with _under(equation.stack):
+    full = source_info_util.current_name_stack() + equation.stack
+    with source_info_util.user_context(None, name_stack=full):
         return eval_jaxpr(jaxpr, (), *known.values())
 
 
@@ -186,7 +260,39 @@ def named(equation: Equation, run: Callable[..., Any]) -> Callable[..., Any]:
     return inside
 
 
-def bodies(eqn: JaxprEqn) -> list[Any]:
+def inner_primitives(equation: Equation) -> set[str]:
+    """Return the names of the primitives that an equation runs: its own, or those of its body."""
+    return _inner_primitives(equation.eqn)
+
+
+def _inner_primitives(eqn: JaxprEqn) -> set[str]:
+    e = Equation(eqn)
+    if primitives.registered(e.called):
+        return {e.called}
+    if e.row.call is None:
+        return set() if e.primitive == "platform_index" else {e.primitive}
+    default = _default_branch(eqn)
+    found = _bodies(eqn) if default is None else [_bodies(eqn)[default]]
+    return {p for b in found for e in _opened(b)[0].eqns for p in _inner_primitives(e)}
+
+
+def is_platform_identity(equation: Equation) -> bool:
+    """Whether a call is the identity, written in another way on some platform.
+
+    An identity with a derivative of its own, such as one that turns the gradient round, is not.
+    """
+    if equation.row.call is not Call.DERIVATIVE or inner_primitives(equation):
+        return False
+    body, _ = _opened(_bodies(equation.eqn)[0])
+    return any(_default_branch(e) is not None for e in body.eqns)
+
+
+@functools.cache
+def _empty() -> Jaxpr:
+    return jax.make_jaxpr(lambda: ())().jaxpr
+
+
+def _bodies(eqn: JaxprEqn) -> list[Any]:
     """Return the jaxprs among an equation's parameters, closed or not, in a fixed order."""
     found = []
     for key in sorted(eqn.params, key=lambda k: (k != "cond_jaxpr", k)):
@@ -197,76 +303,27 @@ def bodies(eqn: JaxprEqn) -> list[Any]:
     return found
 
 
-def primitives(eqn: JaxprEqn) -> set[str]:
-    """Return the names of the primitives that an equation runs: its own, or those of its body."""
-    name = eqn.primitive.name
-    if name not in _CALLS | _DERIVATIVES | REMAT | {"scan", "while", "cond"}:
-        return set() if name == "platform_index" else {name}
-    platforms = _platforms(eqn)
-    found = [bodies(eqn)[platforms.index(None)]] if platforms else bodies(eqn)
-    return {p for b in found for e in opened(b)[0].eqns for p in primitives(e)}
-
-
-def idle(eqn: JaxprEqn) -> bool:
-    """Whether a call means nothing, and only says so in another way on some platform.
-
-    An identity with a derivative of its own, such as one that turns the gradient round, does mean
-    something.
-    """
-    if eqn.primitive.name not in _DERIVATIVES or primitives(eqn):
-        return False
-    body, _ = opened(bodies(eqn)[0])
-    return any(_platforms(e) for e in body.eqns)
-
-
-def called(eqn: JaxprEqn) -> str:
-    """Return the name of the function that a call runs."""
-    if isinstance(name := eqn.params.get("name"), str):
-        return name
-    info = getattr(opened(bodies(eqn)[0])[0], "debug_info", None)
-    return getattr(info, "func_name", None) or eqn.primitive.name
-
-
-@functools.cache
-def _empty() -> Jaxpr:
-    return jax.make_jaxpr(lambda: ())().jaxpr
-
-
-def _platforms(eqn: JaxprEqn) -> tuple[Any, ...]:
-    """Return the platforms of a `lax.platform_dependent` that has a default, or nothing.
-
-    The default is what it means; other branches say the same in another way, as our own do.
-    """
-    platforms = eqn.params.get("branches_platforms") or ()
-    return platforms if None in platforms else ()
-
-
-def _source(eqn: JaxprEqn) -> str:
-    """Return where the user's code made an equation, past the frames of JAX and the frameworks."""
-    frames = getattr(eqn.source_info.traceback, "frames", ())
-    for frame in frames:
-        if not _framework(frame.file_name):
-            return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
-    return source_info_util.summarize(eqn.source_info) or "an unknown line"
-
-
-def _framework(file: str) -> bool:
-    return any(part in file for part in _FRAMEWORKS)
-
-
-def _defined(jaxpr: Jaxpr) -> str:
-    """Return where the function that a jaxpr was traced from is defined."""
-    return getattr(getattr(jaxpr, "debug_info", None), "func_src_info", None) or ""
-
-
-def opened(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:
+def _opened(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:
     """Return a jaxpr and its constants, whether it was closed or not."""
     return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
 
 
-def _under(stack: Any) -> Any:
-    full = source_info_util.current_name_stack() + stack
-    return source_info_util.user_context(None, name_stack=full)
+def _default_branch(eqn: JaxprEqn) -> int | None:
+    """Return the number of the default of a `lax.platform_dependent`, or None.
+
+    The default is what it means; other branches say the same in another way, as our own do.
+    """
+    platforms = eqn.params.get("branches_platforms") or ()
+    return platforms.index(None) if None in platforms else None
+
+
+def _is_framework(file: str) -> bool:
+    return any(part in file for part in _FRAMEWORKS)
+
+
+def _defined_in(jaxpr: Jaxpr) -> str:
+    """Return where the function that a jaxpr was traced from is defined."""
+    return getattr(getattr(jaxpr, "debug_info", None), "func_src_info", None) or ""
 
 
 def _path(stack: Any) -> str:

@@ -1,6 +1,6 @@
 """An operation as a rule sees it, and the rules that change nothing or refuse."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.lowering import gated, lower
-from jaxattr.tracing import elementwise, interpret, slopes
+from jaxattr.tracing import interpret, slopes
+from jaxattr.tracing.dataflow import elementwise
 from jaxattr.tracing.interpret import Equation, Program, Step
-from jaxattr.tracing.kinds import Operation
+from jaxattr.tracing.operations import Operation, is_layer
+from jaxattr.tracing.primitives import Form
 from jaxattr.tracing.sites import Place, Scope, Site
 from jaxattr.tracing.weights import Weighted, weighted
 
@@ -28,8 +30,9 @@ class Local(NamedTuple):
         slope: of an activation, `d output / d operands[0]` from the same operands, elementwise,
             the same at a kink however the function is spelled.
         linear: of an affine operation, its function without the shift: what it does to changes.
+        constant: of an affine operation, what it makes of zeros: its shift.
         weighted: of an affine operation, its effective weight, and its map with any other.
-        moving: how many of the operands depend on x; they come first.
+        active: how many of the operands depend on x; they come first.
         equations: what it consists of.
     """
 
@@ -37,8 +40,9 @@ class Local(NamedTuple):
     value: Callable[..., jax.Array]
     slope: Callable[..., jax.Array]
     linear: Callable[..., jax.Array]
+    constant: Callable[..., jax.Array]
     weighted: Callable[..., Weighted]
-    moving: int
+    active: int
     equations: tuple[Equation, ...]
 
 
@@ -48,12 +52,10 @@ Rule: TypeAlias = Callable[[Local], Callable[..., jax.Array]]
 
 def refuse(local: Local) -> Callable[..., jax.Array]:
     """Raise `UnsupportedOperation`: the rule of a kind that a rule set cannot handle."""
-    site = local.site
-    where = f" in {site.name}" if site.name else ""
     raise UnsupportedOperation(
-        f"no rule for `{site.op}` ({site.kind}, shape {site.shape}){where}, at {site.source}: it "
-        "depends on the image, and its plain derivative would silently stand in for a rule. Write "
-        f"it with other operations, or give `with_rules` a rule for {site.kind.value!r}"
+        f"no rule for {local.site.where}: it depends on the image, and its plain derivative would "
+        "silently stand in for a rule. Write it with other operations, tell what it does by "
+        f"jaxattr.register, or give `with_rules` a rule for {local.site.kind.value!r}"
     )
 
 
@@ -62,67 +64,95 @@ def plain(local: Local) -> Callable[..., jax.Array]:
     return local.value
 
 
-def noting(local: Local) -> Callable[..., jax.Array]:
-    """Keep an activation's own derivative, its gates noted as bytes: the rule of no rule."""
+def pack_gate(local: Local) -> Callable[..., jax.Array]:
+    """Keep an activation's own derivative, its gates packed as bytes for the backward pass."""
     made = {v for e in local.equations for v in e.outputs}
     entering = {a for e in local.equations for a in e.inputs if isinstance(a, int)} - made
-    primitives = [e.primitive for e in local.equations]
-    chain = {*primitives} <= elementwise.BOUNDS | {"convert_element_type"} and len(entering) == 1
-    bounds = sum(p in elementwise.BOUNDS for p in primitives) if chain else 0
-    return gated(local.value, local.site.op, bounds=bounds)
+    bounds = [e for e in local.equations if e.row.form is Form.BOUND]
+    others = {e.primitive for e in local.equations if e.row.form is not Form.BOUND}
+    chain = others <= {"convert_element_type"} and len(entering) == 1
+    return gated(local.value, local.site.op, bounds=len(bounds) if chain else 0)
 
 
 def local(scope: Scope, place: Place) -> Local:
     """Return an operation as a rule sees it."""
-    operation, avals = place.operation, scope.program.avals
+    operation = place.operation
     assert place.site is not None
     return Local(
         place.site,
-        partial(_value, avals, operation),
+        partial(_value, operation),
         partial(_slope, operation),
-        linear := partial(_linear, avals, operation),
-        partial(weighted, operation, partial(lowered, avals), linear, scope.nonnegative),
-        operation.moving,
+        linear := partial(_linear, operation),
+        partial(_constant, operation),
+        partial(weighted, operation, lowered, linear, scope.nonnegative),
+        operation.active,
         operation.equations,
     )
 
 
-def _value(avals: Mapping[int, Any], operation: Operation, *operands: Any) -> Any:
-    program = Program(operation.equations, operation.operands, operation.outputs, {}, avals)
-    steps = [lowered(avals, e) for e in operation.equations]
-    outputs = interpret.evaluate(program, steps, *operands)
+def _value(operation: Operation, *operands: Any) -> Any:
+    program = Program(operation.equations, operation.operands, operation.outputs, {}, {})
+    outputs = interpret.evaluate(program, map(lowered, operation.equations), *operands)
     return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
-_WITH_CONSTANTS = {"concatenate", "stack", "pad", "dynamic_update_slice", "scatter"}
-_WITH_CONSTANTS |= {"scatter-add", "scatter_add"}
+class _Part(NamedTuple):
+    """A value on the way through an affine operation."""
+
+    value: Any
+    active: bool
 
 
-def _linear(avals: Mapping[int, Any], operation: Operation, *operands: Any) -> Any:
-    """Run an affine operation on changes of what moves: every shift drops out."""
-    env = dict(zip(operation.operands, operands, strict=True))
-    moves = set(operation.operands[: operation.moving])
-    for e in operation.equations:
-        values = [env[a] if isinstance(a, int) else a.val for a in e.inputs]
-        moving = [i for i, a in enumerate(e.inputs) if isinstance(a, int) and a in moves]
-        if moving and (elementwise.elementwise(e) or e.primitive in _WITH_CONSTANTS):
-            outputs = _changed(e, values, moving)
-        else:
-            outputs = lowered(avals, e).run(*values)
-        env.update(zip(e.outputs, outputs, strict=True))
-        moves.update(e.outputs if moving else ())
-    return env[operation.outputs[0]]
+def _through_affine(
+    operation: Operation,
+    operands: Sequence[Any],
+    run: Callable[[Equation, list[Any], list[int]], Sequence[Any]],
+) -> Any:
+    """Run an operation, told for each equation which of its inputs depend on x."""
+
+    def through(e: Equation, parts: Sequence[_Part]) -> list[_Part]:
+        active = [i for i, part in enumerate(parts) if part.active]
+        outputs = run(e, [part.value for part in parts], active)
+        return [_Part(value, bool(active)) for value in outputs]
+
+    entering = zip(operation.operands, operands, strict=True)
+    parts = {a: _Part(v, i < operation.active) for i, (a, v) in enumerate(entering)}
+    found = interpret.walk(operation.equations, parts, through, lambda v: _Part(v, False))
+    return found[operation.outputs[0]].value
 
 
-def _changed(e: Equation, values: list[Any], moving: list[int]) -> Sequence[Any]:
-    """Differentiate an equation along its moving inputs."""
+def _linear(operation: Operation, *operands: Any) -> Any:
+    """Run an affine operation on changes of what depends on x: every shift drops out."""
 
-    def along(*moved: Any) -> Sequence[Any]:
-        full = dict(enumerate(values)) | dict(zip(moving, moved, strict=True))
+    def run(e: Equation, values: list[Any], active: list[int]) -> Sequence[Any]:
+        adds = elementwise(e) or e.row.places or e.primitive == "scatter-add"
+        if not (active and adds):
+            return lowered(e).run(*values)
+        return jax.jvp(*_restricted(e, values, active), tuple(values[i] for i in active))[1]
+
+    return _through_affine(operation, operands, run)
+
+
+def _restricted(e: Equation, values: list[Any], active: list[int]) -> tuple[Any, tuple]:
+    """Return an equation as a function of its active inputs, and zeros for them."""
+
+    def along(*changed: Any) -> Sequence[Any]:
+        full = dict(enumerate(values)) | dict(zip(active, changed, strict=True))
         return tuple(interpret.apply(e, *full.values()))
 
-    changes = tuple(values[i] for i in moving)
-    return jax.jvp(along, tuple(map(jnp.zeros_like, changes)), changes)[1]
+    return along, tuple(jnp.zeros_like(values[i]) for i in active)
+
+
+def _constant(operation: Operation, *operands: Any) -> Any:
+    """Return what an affine operation makes of zeros; a layer itself need not run for that."""
+
+    def run(e: Equation, values: list[Any], active: list[int]) -> Sequence[Any]:
+        if active and is_layer(e):
+            return [jnp.zeros(a.shape, a.dtype) for a in e.output_avals]
+        return interpret.apply(e, *values)
+
+    zeros = map(jnp.zeros_like, operands[: operation.active])
+    return _through_affine(operation, (*zeros, *operands[operation.active :]), run)
 
 
 def _slope(operation: Operation, *operands: Any) -> jax.Array:
@@ -130,16 +160,15 @@ def _slope(operation: Operation, *operands: Any) -> jax.Array:
     return slopes.slope(operation.equations, operation.operands[0], values)
 
 
-def lowered(avals: Mapping[int, Any], e: Equation) -> Step:
+def lowered(e: Equation) -> Step:
     """Return the step that runs one equation, fast on the CPU."""
-    fast = lowering(avals, e)
+    fast = lowering(e)
     if fast is None:
         return interpret.step(e)
     run = interpret.named(e, fast)
     return Step(lambda *operands: [run(*operands)], e.inputs, e.outputs)
 
 
-def lowering(avals: Mapping[int, Any], e: Equation) -> Callable[..., jax.Array] | None:
+def lowering(e: Equation) -> Callable[..., jax.Array] | None:
     """Return the other spelling of an equation, if it has one."""
-    operands = [avals[a] if isinstance(a, int) else a.aval for a in e.inputs]
-    return lower(e.primitive, e.eqn.params, *operands)
+    return lower(e.primitive, e.params, *e.input_avals)

@@ -1,4 +1,4 @@
-"""What a function adds on its way: its biases, and the offsets of what bends, each as a term.
+"""What a function adds on its way: its biases, and the offsets of its activations, term by term.
 
 Around `x` every operation is a linear map of what enters, plus a shift: the bias of a layer with
 its BatchNorm folded in, `a - slope * z` for an activation that does not scale with its input, such
@@ -7,21 +7,23 @@ the rest of the output comes from.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum, auto
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxattr.tracing import elementwise, homogeneity, interpret
-from jaxattr.tracing.interpret import Atom, Equation
-from jaxattr.tracing.kinds import LAYERS, Kind, Operation
-from jaxattr.tracing.layers import channel_axis
+from jaxattr.tracing import dataflow
+from jaxattr.tracing.degrees import homogeneous
+from jaxattr.tracing.interpret import Equation, walk
 from jaxattr.tracing.local import Local, Rule, UnsupportedOperation
-from jaxattr.tracing.rewrite import run_scope
-from jaxattr.tracing.sites import Scope, Site, every, opens_everything, survey
+from jaxattr.tracing.operations import Operation
+from jaxattr.tracing.primitives import Form, Kind
+from jaxattr.tracing.sites import Scope, Site, every
+from jaxattr.tracing.taps import channel_axis
+from jaxattr.tracing.transform import trace
 from jaxattr.types import Array
 
 
@@ -69,13 +71,12 @@ def shifted(f: Callable[[Array], Array], x: Array, activation: Rule) -> Shifted:
     Raises:
         UnsupportedOperation: if something is added where the first axis is not the batch.
     """
-    program, tree = interpret.read(f, x, opens=opens_everything)
-    scope = survey(program)
-    found = dict(_shifts(scope))
-    for shift, _ in found.values():
+    traced = trace(f, x)
+    found = {shift.site.position: shift for shift in _shifts(traced.scope)}
+    for shift in found.values():
         _check_batch(shift.site, x.shape[0])
-    paths = Counter(shift.site.name for shift, _ in found.values())
-    names = {p: _name(shift.site, paths) for p, (shift, _) in found.items()}
+    paths = Counter(shift.site.name for shift in found.values())
+    names = {p: _name(shift.site, paths) for p, shift in found.items()}
 
     def output(x: Array, grown: Mapping[str, Array]) -> Array:
         def rule(local: Local) -> Callable[..., Array]:
@@ -83,20 +84,19 @@ def shifted(f: Callable[[Array], Array], x: Array, activation: Rule) -> Shifted:
             name = names.get(local.site.position, "")
             if name not in grown:
                 return value
-            shift = _shift(local, found[local.site.position][1])
+            shift = _shift(local)
             return lambda *operands: _term(value(*operands), grown[name], shift(*operands))
 
         kinds = (Kind.AFFINE, Kind.LINEAR, Kind.SUM, Kind.ACTIVATION, Kind.PRODUCT, Kind.STATISTIC)
-        outputs = run_scope(scope, dict.fromkeys(kinds, rule), *jax.tree.leaves(x))
-        return jax.tree.unflatten(tree, outputs)
+        return traced.run(dict.fromkeys(kinds, rule), x)
 
-    activations = sum(p.operation.kind is Kind.ACTIVATION for p in every(scope))
-    return Shifted({names[p]: shift for p, (shift, _) in found.items()}, output, activations)
+    activations = sum(p.operation.kind is Kind.ACTIVATION for p in every(traced.scope))
+    return Shifted({names[p]: shift for p, shift in found.items()}, output, activations)
 
 
-def _shifts(scope: Scope) -> Iterator[tuple[int, tuple[Shift, Operation]]]:
+def _shifts(scope: Scope) -> Iterator[Shift]:
     """Yield every place of a scope and of those inside it that adds something."""
-    flow = elementwise.flow(scope.program, scope.program.inputs)
+    flow = dataflow.flow(scope.program, scope.program.inputs)
     for place in scope.places:
         for inner in place.scopes:
             yield from _shifts(inner)
@@ -104,10 +104,7 @@ def _shifts(scope: Scope) -> Iterator[tuple[int, tuple[Shift, Operation]]]:
         if site is not None and _adds(operation):
             axis = channel_axis(flow, operation.outputs[0]) if len(site.shape) == 4 else None
             last = len(site.shape) - 1
-            yield (
-                site.position,
-                (Shift(site, operation.leader, last if axis is None else axis), operation),
-            )
+            yield Shift(site, operation.leader, last if axis is None else axis)
 
 
 def _check_batch(site: Site, batch: int) -> None:
@@ -127,76 +124,61 @@ def _name(site: Site, paths: Counter) -> str:
 def _adds(operation: Operation) -> bool:
     """Whether an operation is more than a linear map of what enters, around any point."""
     if operation.kind is Kind.ACTIVATION:
-        return not homogeneity.homogeneous(operation.equations)
+        return not homogeneous(operation.equations)
     if operation.kind in (Kind.PRODUCT, Kind.STATISTIC):
         return True
-    moves, zeros = set(operation.operands[: operation.moving]), set[int]()
-    for e in operation.equations:
-        moving = [isinstance(a, int) and a in moves for a in e.inputs]
-        zero = [_zero(a, zeros) for a in e.inputs]
-        if all(zero):
-            zeros.update(e.outputs)
-        if any(moving):
-            moves.update(e.outputs)
-            quiet = all(m or z for m, z in zip(moving, zero, strict=True))
-            if e.primitive in _ADDING and not quiet:
-                return True
-    return False
+
+    def through(e: Equation, parts: Sequence[_Part]) -> list[_Part]:
+        if any(part is _Part.SHIFTED for part in parts):
+            part = _Part.SHIFTED
+        elif all(part is _Part.ZERO for part in parts):
+            part = _Part.ZERO
+        elif _Part.LINEAR not in parts:
+            part = _Part.FIXED
+        else:
+            merges = e.row.places or e.row.form in _MERGING or e.primitive == "scatter-add"
+            part = _Part.SHIFTED if merges and _Part.FIXED in parts else _Part.LINEAR
+        return [part] * len(e.outputs)
+
+    entering = enumerate(operation.operands)
+    parts = {a: _Part.LINEAR if i < operation.active else _Part.FIXED for i, a in entering}
+    literal = lambda value: _Part.FIXED if np.any(value) else _Part.ZERO
+    return walk(operation.equations, parts, through, literal)[operation.outputs[0]] is _Part.SHIFTED
 
 
-_ADDING = {"add", "sub", "add_any", "pad", "concatenate", "select_n", "dynamic_update_slice"}
-_ADDING |= {"scatter-add", "scatter_add"}
+class _Part(Enum):
+    """What a value is to what depends on x."""
+
+    ZERO = auto()
+    FIXED = auto()
+    LINEAR = auto()
+    SHIFTED = auto()  # linear, and something added
 
 
-def _zero(a: Atom, zeros: set[int]) -> bool:
-    return a in zeros if isinstance(a, int) else not np.any(a.val)
+_MERGING = {Form.SHIFT, Form.SELECT}
 
 
-def _shift(local: Local, operation: Operation) -> Callable[..., Array]:
+def _shift(local: Local) -> Callable[..., Array]:
     """Return the function that computes what an operation adds."""
     match local.site.kind:
         case Kind.ACTIVATION:
-            return partial(_offset, local)
+            return lambda z, *rest: local.value(z, *rest) - local.slope(z, *rest) * z
         case Kind.PRODUCT | Kind.STATISTIC:
-            return partial(_remainder, local)
-        case _:
-            return partial(_constant, operation)
-
-
-def _offset(local: Local, z: Array, *parameters: Any) -> Array:
-    return local.value(z, *parameters) - local.slope(z, *parameters) * z
+            return lambda *operands: _remainder(local, *operands)
+    return local.constant
 
 
 def _remainder(local: Local, *operands: Any) -> Array:
     """Return what is left of a product or quotient after its linear part, `-a b` for `a b`."""
-    moving = [i for i in range(local.moving) if jnp.issubdtype(operands[i].dtype, jnp.inexact)]
+    active = [i for i in range(local.active) if jnp.issubdtype(operands[i].dtype, jnp.inexact)]
 
-    def value(*moved: Any) -> Array:
-        full = dict(enumerate(operands)) | dict(zip(moving, moved, strict=True))
+    def value(*changed: Any) -> Array:
+        full = dict(enumerate(operands)) | dict(zip(active, changed, strict=True))
         return local.value(*full.values())
 
-    changes = tuple(operands[i] for i in moving)
+    changes = tuple(operands[i] for i in active)
     a, linear = jax.jvp(value, changes, changes)
     return a - linear
-
-
-def _constant(operation: Operation, *operands: Any) -> Array:
-    """Return what an affine operation makes of zero; a layer itself need not run for that."""
-    env = dict(zip(operation.operands, operands, strict=True))
-    moves = set(operation.operands[: operation.moving])
-    env |= {a: jnp.zeros_like(env[a]) for a in moves}
-    for e in operation.equations:
-        moving = any(isinstance(a, int) and a in moves for a in e.inputs)
-        moves.update(e.outputs if moving else ())
-        if moving and e.primitive in LAYERS:
-            avals: list[Any] = [v.aval for v in e.eqn.outvars]
-            outputs = [jnp.zeros(a.shape, a.dtype) for a in avals]
-        else:
-            outputs = interpret.apply(
-                e, *(env[a] if isinstance(a, int) else a.val for a in e.inputs)
-            )
-        env.update(zip(e.outputs, outputs, strict=True))
-    return env[operation.outputs[0]]
 
 
 def _term(value: Array, factor: Array, shift: Array) -> Array:

@@ -1,49 +1,47 @@
 """Which values of a program are never negative, as far as its equations tell.
 
 What a ReLU makes, and pools, sums and rearrangements of that. A relevance rule that treats positive
-and negative inputs apart then has nothing to do for the negative ones. What is not recognised is
+and negative inputs apart then has nothing to do for the negative ones. What is not recognized is
 treated as a value of either sign: slower, and the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxattr.tracing import interpret
-from jaxattr.tracing.interpret import Atom, Equation, Program
-
-_IF_ALL = {"add", "add_any", "mul", "div", "min", "concatenate", "stack", "pad", "cumsum", "sqrt"}
-_IF_ALL |= {"reduce_sum", "reduce_max", "reduce_window_sum", "reduce_window_max", "reshape", "rev"}
-_IF_ALL |= {"transpose", "slice", "squeeze", "expand_dims", "broadcast_in_dim", "split", "copy"}
-_IF_ALL |= {"convert_element_type", "name", "optimization_barrier", "reduce_precision", "tile"}
-_ALWAYS = {"abs", "exp", "logistic", "square"}
-_CALLS = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "jit", "pjit"}
+from jaxattr.tracing.interpret import Equation, Program, bodies, walk
+from jaxattr.tracing.primitives import Call, Sign
 
 
 def nonnegative(program: Program) -> frozenset[int]:
     """Return the values of a program that are at least 0 whatever its inputs."""
     made = {v: e for e in program.equations for v in e.outputs}
-    found: set[int] = set()
 
-    def positive(a: Atom) -> bool:
-        return a in found if isinstance(a, int) else bool(np.all(np.asarray(a.val) >= 0))
+    def through(e: Equation, signs: Sequence[bool]) -> list[bool]:
+        return [_sign(e, signs, made)] * len(e.outputs)
 
-    for e in program.equations:
-        signs = [positive(a) for a in e.inputs]
-        match e.primitive:
-            case "max":
-                yes = any(signs)
-            case "clamp":  # lower bound, value, upper bound
-                yes = signs[0] and signs[2]
-            case "select_n":
-                yes = all(signs[1:]) or (signs[1] and _is_rectified(e, made))
-            case name if name in _CALLS:
-                yes = _called(e)
-            case name:
-                yes = name in _ALWAYS or (name in _IF_ALL and all(signs))
-        if yes:
-            found.update(e.outputs)
-    return frozenset(found)
+    unknown = dict.fromkeys((*program.inputs, *program.constants), False)
+    signs = walk(program.equations, unknown, through, lambda a: bool(np.all(np.asarray(a) >= 0)))
+    return frozenset(v for v, yes in signs.items() if yes)
+
+
+def _sign(e: Equation, signs: Sequence[bool], made: Mapping[int, Equation]) -> bool:
+    if e.row.call in (Call.DERIVATIVE, Call.INLINE):
+        (body, *_) = bodies(e, inline=lambda _: True)
+        return nonnegative(body).issuperset(body.outputs)
+    match e.primitive:
+        case "clamp":  # lower bound, value, upper bound
+            return signs[0] and signs[2]
+        case "select_n":
+            return all(signs[1:]) or (signs[1] and _is_rectified(e, made))
+    match e.row.sign:
+        case Sign.ALWAYS:
+            return True
+        case Sign.ALL:
+            return all(signs)
+        case Sign.ANY:
+            return any(signs)
+    return False
 
 
 def _is_rectified(e: Equation, made: Mapping[int, Equation]) -> bool:
@@ -53,10 +51,3 @@ def _is_rectified(e: Equation, made: Mapping[int, Equation]) -> bool:
         return False
     value, bound = test.inputs
     return value == e.inputs[2] and not isinstance(bound, int) and bool(np.all(bound.val >= 0))
-
-
-def _called(e: Equation) -> bool:
-    """Whether a call that is kept whole, such as `jax.nn.relu`, returns nothing negative."""
-    body, *_ = interpret.bodies(e.eqn)
-    inner = interpret.flatten(*interpret.opened(body), lambda eqn: True)
-    return nonnegative(inner).issuperset(inner.outputs)

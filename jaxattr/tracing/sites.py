@@ -2,17 +2,18 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-import jax
-from jax.extend.core import JaxprEqn
+import jax.numpy as jnp
 
 from jaxattr.lowering import LOWERED
-from jaxattr.tracing import elementwise, interpret, loops
-from jaxattr.tracing.affine import fold
-from jaxattr.tracing.interpret import Program
-from jaxattr.tracing.kinds import Kind, Operation, operations
+from jaxattr.tracing import dataflow, interpret, primitives
+from jaxattr.tracing.control_flow import active_inputs
+from jaxattr.tracing.folding import fold
+from jaxattr.tracing.interpret import Equation, Program
+from jaxattr.tracing.operations import Operation, operations
+from jaxattr.tracing.primitives import Call, Form, Kind
 from jaxattr.tracing.signs import nonnegative
 
 
@@ -37,9 +38,15 @@ class Site(NamedTuple):
     position: int
     source: str
 
+    @property
+    def where(self) -> str:
+        """What an error message says of it."""
+        layer = f" in {self.name}" if self.name else ""
+        return f"`{self.op}` ({self.kind}, shape {self.shape}){layer}, at {self.source}"
+
 
 class Place(NamedTuple):
-    """An operation, where it stands, and the scopes inside it if it is a loop."""
+    """An operation, where it stands, and the scopes inside it if it runs programs of its own."""
 
     operation: Operation
     site: Site | None
@@ -60,12 +67,17 @@ class Scope(NamedTuple):
     nonnegative: frozenset[int]
 
     @property
-    def layered(self) -> bool:
-        """Whether it has layers that are lowered, for which forward mode is not defined."""
+    def lowered(self) -> bool:
+        """Whether it has operations that are lowered, for which forward mode is not defined."""
         return any(e.primitive in LOWERED for e in self.program.equations)
 
+    @property
+    def sites(self) -> list[Site]:
+        """The places where a rule can act, in the order in which they run."""
+        return [place.site for place in every(self) if place.site is not None]
 
-_UNSEEN = {Kind.FREE, Kind.STRUCTURE, Kind.LOOP}
+
+_UNSEEN = {Kind.INACTIVE, Kind.STRUCTURE, Kind.CONTROL}
 
 
 def sites(f: Callable[..., Any], x: Any) -> list[Site]:
@@ -86,29 +98,28 @@ def sites(f: Callable[..., Any], x: Any) -> list[Site]:
         >>> [(s.kind.value, s.op) for s in sites(f, jnp.ones((2, 4)))]
         [('affine', 'dot_general'), ('activation', 'clip'), ('linear', 'reduce_sum')]
     """
-    program, _ = interpret.read(f, x, opens=opens_everything)
-    return [p.site for p in every(survey(program)) if p.site is not None]
+    program, _ = interpret.read(f, x, inline=should_inline)
+    return survey(program).sites
 
 
-def survey(program: Program, moving: Iterable[int] | None = None) -> Scope:
+def survey(program: Program, active: Iterable[int] | None = None) -> Scope:
     """Find the operations of a program and of the programs inside it.
 
     Args:
         program: what to survey.
-        moving: the inputs that depend on x; all of them by default.
+        active: the inputs that depend on x; all of them by default.
     """
-    return _survey(program, program.inputs if moving is None else moving, itertools.count())
+    return _survey(program, program.inputs if active is None else active, itertools.count())
 
 
-def _survey(program: Program, moving: Iterable[int], numbers: Iterator[int]) -> Scope:
+def _survey(program: Program, active: Iterable[int], numbers: Iterator[int]) -> Scope:
     places = []
     frames = Counter(c for e in program.equations for c in e.calls)
-    for operation in fold(program, operations(program, moving)):
+    for operation in fold(program, operations(program, active)):
         inner: tuple[Scope, ...] = ()
         site = None
-        if operation.kind is Kind.LOOP:
-            pairs = _bodies(operation)
-            inner = tuple(_survey(body, moved, numbers) for body, moved in pairs)
+        if operation.kind is Kind.CONTROL:
+            inner = tuple(_survey(*body, numbers) for body in _bodies(operation))
         elif operation.kind not in _UNSEEN:
             site = _site(program, operation, frames, next(numbers))
         places.append(Place(operation, site, inner))
@@ -123,55 +134,45 @@ def every(scope: Scope) -> Iterator[Place]:
             yield from every(inner)
 
 
-def opens_everything(eqn: JaxprEqn) -> bool:
-    """Look inside a call with its own derivative unless it is one elementwise function.
+def should_inline(e: Equation) -> bool:
+    """Whether to look inside a call that carries its own derivative.
 
-    What has neither layers nor activations in it is kept whole, with its derivative; unless it is
-    idle, as our own `kept`.
+    One elementwise function is kept whole, and so is what has neither layers nor activations in it,
+    with its derivative; an identity that only the CPU spells otherwise is not.
     """
-    if interpret.idle(eqn):
+    if interpret.is_platform_identity(e):
         return True
-    primitives = interpret.primitives(eqn)
-    small = elementwise.ELEMENTWISE | {"broadcast_in_dim"}
-    return not loops.is_remat(eqn) and not primitives <= small and bool(primitives & _WORTH)
+    if e.row.call is Call.REMAT:
+        return False
+    names = interpret.inner_primitives(e)
+    rows = [primitives.row(name) for name in names - {"broadcast_in_dim"}]
+    return not all(row.form for row in rows) and (
+        "reduce_window_sum" in names
+        or any(row.kind in _WITH_RULES or row.form in _NONLINEAR for row in rows)
+    )
 
 
-def opens_remat(eqn: JaxprEqn) -> bool:
-    """Look inside what is computed again in the backward pass, too."""
-    return loops.is_remat(eqn) or opens_everything(eqn)
+def should_inline_remat(e: Equation) -> bool:
+    """Whether to look inside a call, and inside what is computed again in the backward pass."""
+    return e.row.call is Call.REMAT or should_inline(e)
 
 
-_WORTH = {"conv_general_dilated", "dot_general", "reduce_window_max", "reduce_window_sum"}
-_WORTH |= elementwise.BOUNDS | {"tanh", "logistic", "erf", "select_n"}
+_WITH_RULES = {Kind.AFFINE, Kind.MAX_POOL}
+_NONLINEAR = {Form.BOUND, Form.SELECT, Form.CURVE}
 
 
 def _bodies(operation: Operation) -> list[tuple[Program, set[int]]]:
-    """Return the programs inside a loop, each with its inputs that depend on x."""
-    (loop,) = operation.equations
-    moving = set(operation.operands[: operation.moving])
-    moves = [isinstance(a, int) and a in moving for a in loop.inputs]
-    programs = loops.inner(loop, opens_everything)
-    moves = moves[1:] if loop.primitive == "cond" else moves
-    if loop.primitive not in ("scan", "while"):
-        return [(p, _chosen(p.inputs, moves)) for p in programs]
-    body = programs[-1]
-    n = loops.carried(loop)
-    first = loops.constants(loop, len(body.inputs))
-    if loop.primitive == "while":
-        tested = len(programs[0].inputs) - n
-        moves = moves[tested:]
-    while True:  # until what is carried moves no more than what carried it
-        flow = elementwise.flow(body, _chosen(body.inputs, moves))
-        carried = [isinstance(a, int) and a in flow.moves for a in body.outputs[:n]]
-        grown = [a or b for a, b in zip(moves[first : first + n], carried, strict=True)]
-        if grown == moves[first : first + n]:
-            break
-        moves = [*moves[:first], *grown, *moves[first + n :]]
-    return [(p, set[int]()) for p in programs[:-1]] + [(body, _chosen(body.inputs, moves))]
+    """Return the programs inside an operation, each with its inputs that depend on x."""
+    (e,) = operation.equations
+    active = set(operation.operands[: operation.active])
+    programs = interpret.bodies(e, should_inline)
 
+    def carries(program: Program, active: set[int]) -> list[bool]:
+        flow = dataflow.flow(program, active)
+        return [isinstance(a, int) and a in flow.active for a in program.outputs]
 
-def _chosen(values: Sequence[int], chosen: Sequence[bool]) -> set[int]:
-    return {v for v, yes in zip(values, chosen, strict=True) if yes}
+    entering = [isinstance(a, int) and a in active for a in e.inputs]
+    return list(zip(programs, active_inputs(e, programs, entering, carries), strict=True))
 
 
 def _site(program: Program, operation: Operation, frames: Counter, position: int) -> Site:
@@ -181,7 +182,7 @@ def _site(program: Program, operation: Operation, frames: Counter, position: int
         leader.path,
         _label(operation, frames),
         aval.shape,
-        jax.numpy.dtype(aval.dtype),
+        jnp.dtype(aval.dtype),
         position,
         leader.source,
     )
@@ -193,6 +194,4 @@ def _label(operation: Operation, frames: Counter) -> str:
     whole = [c for c, n in Counter(c for e in equations for c in e.calls).items() if n == frames[c]]
     if whole and operation.kind is Kind.ACTIVATION and len(equations) == len(operation.equations):
         return min(whole)[1]
-    leader = operation.leader
-    custom = leader.primitive.startswith("custom_")
-    return interpret.called(leader.eqn) if custom else leader.primitive
+    return operation.leader.called

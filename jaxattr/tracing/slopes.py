@@ -13,16 +13,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxattr.tracing import interpret, loops
+from jaxattr.tracing import interpret, primitives
+from jaxattr.tracing.dataflow import forms
 from jaxattr.tracing.interpret import Equation
+from jaxattr.tracing.primitives import Call, Form
 
-COMPARISONS = {
+_COMPARISONS = {
     "gt": (jnp.greater, jnp.greater),
     "ge": (jnp.greater, jnp.greater_equal),
     "lt": (jnp.less, jnp.less),
     "le": (jnp.less, jnp.less_equal),
 }
-_CORNERS = {"max", "min", "clamp", "abs", "select_n", *COMPARISONS}
+_CHOOSING = {Form.BOUND, Form.SELECT, Form.COMPARE}
+_CORNERS = {*_CHOOSING, Form.CORNER}
+_PIECEWISE_LINEAR = {*_CORNERS, Form.SHIFT, Form.SCALE}
 
 
 class _Side(NamedTuple):
@@ -40,32 +44,31 @@ def slope(equations: Sequence[Equation], z: int, values: dict[int, Any]) -> jax.
         z: the number of the value it is a function of.
         values: the value of `z` and of everything else that enters.
     """
-    if not any(p in _CORNERS for e in equations for p in interpret.primitives(e.eqn)):
+    if not any(_CORNERS & forms(e) for e in equations):
         return _beside(equations, z, values, 1.0)
     right = _beside(equations, z, values, 1.0)
     left = -_beside(equations, z, values, -1.0)
     return jnp.where(jnp.abs(left) < jnp.abs(right), left, right)
 
 
-def switch(equations: Sequence[Equation]) -> bool:
+def is_gate(equations: Sequence[Equation]) -> bool:
     """Whether a slope is 0 or 1 everywhere: an elementwise function that only chooses."""
-    chosen = {p for e in equations for p in interpret.primitives(e.eqn)}
-    return chosen <= _CORNERS - {"abs"} | {"broadcast_in_dim", "convert_element_type"}
+    names = set[str]().union(*map(interpret.inner_primitives, equations))
+    names -= {"broadcast_in_dim", "convert_element_type"}
+    return {primitives.row(name).form for name in names} <= _CHOOSING
 
 
 def _beside(
     equations: Sequence[Equation], z: int, values: dict[int, Any], direction: float
 ) -> jax.Array:
-    env = {k: _Side(v, None) for k, v in values.items()}
-    env[z] = _Side(values[z], jnp.full_like(values[z], direction))
-    _run(equations, env)
-    return env[equations[-1].outputs[0]].rate
+    sides = {k: _Side(v, None) for k, v in values.items()}
+    sides[z] = _Side(values[z], jnp.full_like(values[z], direction))
+    return _run(equations, sides)[equations[-1].outputs[0]].rate
 
 
-def _run(equations: Sequence[Equation], env: dict[int, _Side]) -> None:
-    for e in equations:
-        sides = [env[a] if isinstance(a, int) else _Side(a.val, None) for a in e.inputs]
-        env[e.outputs[0]] = _through(e, sides)
+def _run(equations: Sequence[Equation], sides: dict[int, _Side]) -> dict[int, _Side]:
+    through = lambda e, entering: [_through(e, entering)]
+    return interpret.walk(equations, sides, through, lambda value: _Side(value, None))
 
 
 def _through(e: Equation, sides: list[_Side]) -> _Side:
@@ -73,12 +76,11 @@ def _through(e: Equation, sides: list[_Side]) -> _Side:
     name = e.primitive
     if all(s.rate is None for s in sides):
         return _Side(interpret.apply(e, *(s.value for s in sides))[0], None)
-    if name in ("custom_jvp_call", "custom_vjp_call") and _piecewise(e):
-        (body,) = loops.inner(e, opens=lambda _: True)
-        env = dict(zip(body.inputs, sides, strict=True))
-        env |= {k: _Side(v, None) for k, v in body.constants.items()}
-        _run(body.equations, env)
-        return env[body.outputs[0]]  # type: ignore[index]
+    if e.row.call is Call.DERIVATIVE and forms(e) <= _PIECEWISE_LINEAR:
+        (body,) = interpret.bodies(e, inline=lambda _: True)
+        entering = dict(zip(body.inputs, sides, strict=True))
+        entering |= {k: _Side(v, None) for k, v in body.constants.items()}
+        return _run(body.equations, entering)[body.outputs[0]]  # type: ignore[index]
     if name == "clamp":
         low, x, high = sides
         return _pick(jnp.less, _pick(jnp.greater, x, low), high)
@@ -90,9 +92,9 @@ def _through(e: Equation, sides: list[_Side]) -> _Side:
         (x,) = sides
         sign = jnp.where(x.value == 0, jnp.sign(x.rate), jnp.sign(x.value))
         return _Side(jnp.abs(x.value), sign * x.rate)
-    if name in COMPARISONS:
+    if name in _COMPARISONS:
         a, b = sides
-        strictly, tied = COMPARISONS[name]
+        strictly, tied = _COMPARISONS[name]
         equal = jnp.equal(a.value, b.value)
         beyond = tied(_rate(a), _rate(b))
         return _Side(jnp.where(equal, beyond, strictly(a.value, b.value)), jnp.zeros((), bool))
@@ -142,15 +144,3 @@ def _rate(side: _Side) -> Any:
 def _alike(rates: list[Any]) -> list[Any]:
     dtype = jnp.result_type(*rates)
     return [r.astype(dtype) for r in rates]
-
-
-def _piecewise(e: Equation) -> bool:
-    """Whether a call with its own derivative is made of corners and straight lines only."""
-    return interpret.primitives(e.eqn) <= _CORNERS | {
-        "add",
-        "sub",
-        "mul",
-        "neg",
-        "convert_element_type",
-        "broadcast_in_dim",
-    }

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxattr.tracing import elementwise, interpret
-from jaxattr.tracing.affine import followed, weight_axes
+from jaxattr.tracing import interpret
+from jaxattr.tracing.dataflow import elementwise
+from jaxattr.tracing.folding import followed, weight_axes
 from jaxattr.tracing.interpret import Equation, Step
-from jaxattr.tracing.kinds import LAYERS, Operation
+from jaxattr.tracing.operations import Operation
 from jaxattr.types import Array
 
 
@@ -62,9 +63,9 @@ def weighted(
         nonnegative: the values known to be at least 0.
         *operands: values of its operands, the one that depends on x first.
     """
-    leader, moving, others = operation.leader, operation.operands[0], operands[1:]
-    layered = leader.primitive in LAYERS
-    start = leader.outputs[0] if layered else moving
+    leader, active, others = operation.leader, operation.operands[0], operands[1:]
+    layered = operation.layered
+    start = leader.outputs[0] if layered else active
     chain = _following(operation.equations, start)
     done = {v for e in (*chain, *([leader] if layered else [])) for v in e.outputs}
     free = [e for e in operation.equations if done.isdisjoint(e.outputs)]
@@ -79,7 +80,7 @@ def weighted(
         apply = lambda x, w: (x * w).astype(shift.dtype)
         return Weighted(lambda x: linear(x, *others), scale, apply, shift)
 
-    side = leader.inputs.index(moving)
+    side = leader.inputs.index(active)
     values: list[Any] = [given.get(a) if isinstance(a, int) else a.val for a in leader.inputs]
     weight, run = values[1 - side], runs(leader).run
 
@@ -87,12 +88,12 @@ def weighted(
         (y,) = run(*(x if i == side else w if i == 1 - side else v for i, v in enumerate(values)))
         return _rearranged(chain, start, y)
 
-    shift, pull = jax.vjp(after, jnp.zeros_like(_output(leader)))
+    shift, pull = jax.vjp(after, jnp.zeros_like(leader.output_avals[0]))
     (scale,) = pull(jnp.ones_like(shift))
-    effective = weight * _along_weight(leader, moving, scale, weight)
-    channels = set(weight_axes(leader, moving))
+    effective = weight * _along_weight(leader, active, scale, weight)
+    channels = set(weight_axes(leader, active))
     for e in chain:
-        channels = channels if elementwise.elementwise(e) else followed(e, channels)
+        channels = channels if elementwise(e) else followed(e, channels)
     return Weighted(
         lambda x: linear(x, *others),
         effective,
@@ -100,7 +101,7 @@ def weighted(
         shift,
         tuple(sorted(channels)),
         _window(leader, weight),
-        moving in nonnegative,
+        active in nonnegative,
     )
 
 
@@ -108,7 +109,7 @@ def _window(leader: Equation, weight: Array) -> int:
     """Return the number of positions that the kernel of a convolution covers."""
     if leader.primitive != "conv_general_dilated":
         return 1
-    _, _, *positions = leader.eqn.params["dimension_numbers"].rhs_spec
+    _, _, *positions = leader.params["dimension_numbers"].rhs_spec
     return math.prod(weight.shape[axis] for axis in positions)
 
 
@@ -123,11 +124,7 @@ def _following(equations: Iterable[Equation], start: int) -> list[Equation]:
 
 
 def _run(equations: Iterable[Equation], env: Mapping[int, Any], runs: Runs) -> dict[int, Any]:
-    env = dict(env)
-    for e in equations:
-        outputs = runs(e).run(*(env[a] if isinstance(a, int) else a.val for a in e.inputs))
-        env.update(zip(e.outputs, outputs, strict=True))
-    return env
+    return interpret.walk(equations, env, lambda e, values: runs(e).run(*values))
 
 
 def _rearranged(chain: Iterable[Equation], start: int, y: Array) -> Array:
@@ -136,23 +133,19 @@ def _rearranged(chain: Iterable[Equation], start: int, y: Array) -> Array:
     out = start
     for e in chain:
         moved = [values[a] for a in e.inputs if isinstance(a, int) and a in values]
-        if not jnp.issubdtype(_output(e).dtype, jnp.inexact) or not moved:
+        if not jnp.issubdtype(e.output_avals[0].dtype, jnp.inexact) or not moved:
             continue  # a guard's comparison
         (out,) = e.outputs
-        if elementwise.elementwise(e):
-            values[out] = moved[0].astype(_output(e).dtype)
+        if elementwise(e):
+            values[out] = moved[0].astype(e.output_avals[0].dtype)
         else:
             (values[out],) = interpret.apply(e, *moved)
     return values[out]
 
 
-def _output(e: Equation) -> Any:
-    return e.eqn.outvars[0].aval
-
-
-def _along_weight(leader: Equation, moving: int, scale: Array, weight: Array) -> Array:
+def _along_weight(leader: Equation, active: int, scale: Array, weight: Array) -> Array:
     """Return the scale of a layer's output in the axes of its weight; it varies along no other."""
-    axes = weight_axes(leader, moving)
+    axes = weight_axes(leader, active)
     scale = scale[tuple(slice(None) if a in axes else 0 for a in range(scale.ndim))]
     order = sorted(axes.values())
     of_weight = [w for _, w in sorted(axes.items())]

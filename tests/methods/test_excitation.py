@@ -14,7 +14,7 @@ from jaxattr.image import maps
 from jaxattr.methods import excitation_backprop as excitation
 from jaxattr.rules.contributions import affine
 from jaxattr.rules.excitation import CONTRASTIVE, EXCITATION, contrast
-from jaxattr.tracing.layers import split
+from jaxattr.tracing.taps import split
 
 OTHERS = ("clip(z, 0)", "where(z > 0, z, 0)")
 

@@ -17,7 +17,7 @@ from jaxattr.methods.rsp import balanced, relative_map
 from jaxattr.rules.contributions import affine
 from jaxattr.rules.propagation import by_composite, propagate
 from jaxattr.rules.sectional import SECTIONAL, purged, sectional
-from jaxattr.tracing.layers import split
+from jaxattr.tracing.taps import split
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 

@@ -28,7 +28,7 @@ MORE_RELUS = {
     "scan over rows": lambda z: lax.map(nn.relu, z),
     "cond": lambda z: lax.cond(z.sum() < 1e9, nn.relu, jnp.negative, z),
     "custom_vjp": gates.gate(lambda g, z, slope: g)(
-        Local(None, nn.relu, None, None, None, 1, ())  # a ReLU with a derivative of its own
+        Local(None, nn.relu, None, None, None, None, 1, ())  # a ReLU with a derivative of its own
     ),
     "vmap": lambda z: jax.vmap(nn.relu)(z),
 }

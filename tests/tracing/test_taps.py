@@ -10,7 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 from nets import NETS, load, plain
 
 from jaxattr import taps
-from jaxattr.tracing.layers import split
+from jaxattr.tracing.taps import split
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 

@@ -2,17 +2,50 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxattr.lowering import LOWERED, kept
-from jaxattr.tracing import interpret, loops
-from jaxattr.tracing.interpret import Equation, Program, Step
-from jaxattr.tracing.kinds import Kind, Operation
-from jaxattr.tracing.local import Rule, local, lowered, lowering, noting, refuse
-from jaxattr.tracing.sites import Place, Scope, every, opens_everything, survey
+from jaxattr.tracing import control_flow, interpret
+from jaxattr.tracing.interpret import Equation, Inline, Program, Step
+from jaxattr.tracing.local import Rule, local, lowered, lowering, pack_gate, refuse
+from jaxattr.tracing.operations import Operation
+from jaxattr.tracing.primitives import Kind
+from jaxattr.tracing.sites import Place, Scope, every, should_inline, survey
+
+RULED = frozenset(Kind) - {Kind.STRUCTURE, Kind.CONTROL, Kind.INACTIVE}
+"""The kinds of operation that a rule can stand in for."""
+
+
+class Traced(NamedTuple):
+    """A function, read: what it consists of, to be run under any rules.
+
+    Attributes:
+        scope: its program, with its operations found.
+        tree: the tree structure of its output.
+    """
+
+    scope: Scope
+    tree: Any
+
+    def run(self, rules: Mapping[str, Rule], *args: Any) -> Any:
+        """Return the function's output under rules, what has no rule lowered."""
+        leaves = map(jnp.asarray, jax.tree.leaves(args))
+        return jax.tree.unflatten(self.tree, run_scope(self.scope, rules, *leaves))
+
+
+def trace(f: Callable[..., Any], *args: Any, inline: Inline = should_inline) -> Traced:
+    """Read a function.
+
+    Args:
+        f: any JAX function.
+        *args: its arguments, or their shapes; it is differentiated with respect to all of them.
+        inline: which calls with a derivative of their own are looked into.
+    """
+    program, tree = interpret.read(f, *args, inline=inline)
+    return Traced(survey(program), tree)
 
 
 def with_rules(
@@ -40,7 +73,8 @@ def with_rules(
     Raises:
         UnsupportedOperation: if there are rules, and `f` contains an operation of unknown kind
             that depends on the argument, for which `rules` has no entry.
-        ValueError: if nothing in `f` is of a kind that `needs` names.
+        ValueError: if `rules` or `needs` names a kind that there is not, or nothing in `f` is of a
+            kind that `needs` names.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -50,30 +84,32 @@ def with_rules(
         >>> jax.grad(f)(2.0).item(), jax.grad(g)(2.0).item()
         (-1.0, 0.0)
     """
+    for kind in (*rules, *needs):
+        if kind not in RULED:
+            raise ValueError(
+                f"there is no rule for {kind!r}: rules are for the kinds {', '.join(sorted(RULED))}"
+            )
 
     def ruled(x: Any) -> Any:
-        program, tree = interpret.read(f, x, opens=opens_everything if rules else _opens_layers)
-        scope = survey(program)
-        present = {p.operation.kind for p in every(scope)}
+        traced = trace(f, x, inline=should_inline if rules else _should_inline_layers)
+        present = {p.operation.kind for p in every(traced.scope)} - {Kind.INACTIVE}
         if missing := [k for k in needs if k not in present]:
-            kinds = ", ".join(sorted(k for k in present if k is not Kind.FREE)) or "nothing"
             raise ValueError(
                 f"the function has no {' or '.join(missing)} that depends on its argument, so the "
-                f"rules would change nothing; it has: {kinds}"
+                f"rules would change nothing; it has: {', '.join(sorted(present)) or 'nothing'}"
             )
-        outputs = run_scope(scope, rules, *map(jnp.asarray, jax.tree.leaves(x)))
-        return jax.tree.unflatten(tree, outputs)
+        return traced.run(rules, x)
 
     return ruled
 
 
-def _opens_layers(eqn: Any) -> bool:
-    layers = interpret.primitives(eqn) & LOWERED.keys()
-    return interpret.idle(eqn) or (bool(layers) and opens_everything(eqn))
+def _should_inline_layers(e: Equation) -> bool:
+    layers = interpret.inner_primitives(e) & LOWERED.keys()
+    return interpret.is_platform_identity(e) or (bool(layers) and should_inline(e))
 
 
 def run(
-    program: Program, rules: Mapping[str, Rule], *args: Any, moving: Sequence[int] | None = None
+    program: Program, rules: Mapping[str, Rule], *args: Any, active: Sequence[int] | None = None
 ) -> list[Any]:
     """Run a program under rules, what has no rule lowered.
 
@@ -81,9 +117,9 @@ def run(
         program: what to run.
         rules: as for `with_rules`.
         *args: values of its inputs.
-        moving: the inputs that depend on x; all of them by default.
+        active: the inputs that depend on x; all of them by default.
     """
-    return run_scope(survey(program, moving), rules, *args)
+    return run_scope(survey(program, active), rules, *args)
 
 
 def run_scope(scope: Scope, rules: Mapping[str, Rule], *args: Any) -> list[Any]:
@@ -95,10 +131,10 @@ def _steps(scope: Scope, rules: Mapping) -> Iterator[Step]:
     shared = _shared(scope.program)
     made: set[int] = set()
     for place in scope.places:
-        moves = place.operation.kind is not Kind.FREE
+        active = place.operation.kind is not Kind.INACTIVE
         for step in _run(scope, place, rules, made):
-            if moves and not shared.isdisjoint(step.outputs):
-                step = step._replace(run=partial(_keeping, step, shared))
+            if active and not shared.isdisjoint(step.outputs):
+                step = step._replace(run=partial(_materialized, step, shared))
             yield step
 
 
@@ -116,7 +152,7 @@ def _shared(program: Program) -> set[int]:
     }
 
 
-def _keeping(step: Step, shared: set[int], *operands: Any) -> list[Any]:
+def _materialized(step: Step, shared: set[int], *operands: Any) -> list[Any]:
     outputs = zip(step.outputs, step.run(*operands), strict=True)
     return [kept(value) if a in shared else value for a, value in outputs]
 
@@ -124,24 +160,25 @@ def _keeping(step: Step, shared: set[int], *operands: Any) -> list[Any]:
 def _run(scope: Scope, place: Place, rules: Mapping, made: set[int]) -> Iterator[Step]:
     """Yield what runs one place; `made` are the values that need not be made again."""
     operation = place.operation
-    if operation.kind is Kind.LOOP and any(_touched(s, rules) for s in place.scopes):
+    if operation.kind is Kind.CONTROL and any(_changes(s, rules) for s in place.scopes):
         functions = [partial(run_scope, s, rules) for s in place.scopes]
-        yield loops.reenter(operation.equations[0], functions)
+        programs = [s.program for s in place.scopes]
+        yield control_flow.rerun(operation.equations[0], programs, functions)
     elif place.site is not None and (rule := _rule(scope, operation, rules)):
         yield Step(_ruled(scope, place, rule), operation.operands, operation.outputs)
     else:
         for e in operation.equations:
             if made.isdisjoint(e.outputs):
-                yield lowered(scope.program.avals, e)
+                yield lowered(e)
                 made.update(e.outputs)
 
 
-def _touched(scope: Scope, rules: Mapping) -> bool:
+def _changes(scope: Scope, rules: Mapping) -> bool:
     """Whether a scope runs otherwise than as it stands."""
     return any(
         _rule(scope, p.operation, rules) is not None
-        or any(lowering(scope.program.avals, e) is not None for e in p.operation.equations)
-        or any(_touched(s, rules) for s in p.scopes)
+        or any(lowering(e) is not None for e in p.operation.equations)
+        or any(_changes(s, rules) for s in p.scopes)
         for p in scope.places
     )
 
@@ -150,8 +187,8 @@ def _rule(scope: Scope, operation: Operation, rules: Mapping) -> Rule | None:
     default = None
     if rules and operation.kind is Kind.UNKNOWN:
         default = refuse
-    elif operation.kind is Kind.ACTIVATION and scope.layered:
-        default = noting
+    elif operation.kind is Kind.ACTIVATION and scope.lowered:
+        default = pack_gate
     return rules.get(operation.kind, default)
 
 

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxattr.tracing import elementwise, interpret, loops
-from jaxattr.tracing.elementwise import Flow
+from jaxattr.tracing import dataflow, interpret
+from jaxattr.tracing.control_flow import has_bodies
+from jaxattr.tracing.dataflow import Flow, elementwise
 from jaxattr.tracing.interpret import Equation, Program
 from jaxattr.tracing.local import Rule
-from jaxattr.tracing.rewrite import run
-from jaxattr.tracing.sites import opens_everything, opens_remat
+from jaxattr.tracing.sites import should_inline, should_inline_remat
+from jaxattr.tracing.transform import run
 
 
 class Split(NamedTuple):
@@ -71,7 +72,7 @@ def split(
         return run(_needed(before), rules or {}, *jax.tree.leaves(x))[0]
 
     def run_after(value: jax.Array, x: Any) -> Any:
-        outputs = run(_needed(after), rules or {}, value, *jax.tree.leaves(x), moving=(cut,))
+        outputs = run(_needed(after), rules or {}, value, *jax.tree.leaves(x), active=(cut,))
         return jax.tree.unflatten(tree, outputs)
 
     return Split(run_before, run_after, -1 if axis is None else axis)
@@ -133,9 +134,9 @@ def taps(f: Callable[..., Any], layers: Sequence[str]) -> Callable[..., Taps]:
 
 def _read(f: Callable[..., Any], x: Any, *layers: str | None) -> tuple[Program, Any, Flow]:
     """Read `f`, looking inside a remat only if a layer is not found outside."""
-    for opens in (opens_everything, opens_remat):
-        program, tree = interpret.read(f, x, opens=opens)
-        flow = elementwise.flow(program, program.inputs)
+    for inline in (should_inline, should_inline_remat):
+        program, tree = interpret.read(f, x, inline=inline)
+        flow = dataflow.flow(program, program.inputs)
         if all(layer is None or _matches(flow, layer) for layer in layers):
             break
     return program, tree, flow
@@ -177,18 +178,18 @@ def _matches(flow: Flow, layer: str) -> dict[tuple[str, ...], int]:
 
 def _named(flow: Flow) -> Iterator[tuple[tuple[str, ...], int]]:
     for e in flow.program.equations:
-        values = [v for v in e.outputs if v in flow.moves and flow.differentiable(v)]
+        values = [v for v in e.outputs if v in flow.active and flow.differentiable(v)]
         if values and e.primitive == "name":
-            yield (e.eqn.params["name"],), values[-1]
+            yield (e.params["name"],), values[-1]
         if values and e.path:
             yield tuple(e.path.split("/")), values[-1]
 
 
 def _inside(flow: Flow) -> Iterator[Flow]:
     """Yield the programs inside the loops of a program."""
-    for e in filter(loops.is_loop, flow.program.equations):
-        for program in loops.inner(e, opens_everything):
-            inner = elementwise.flow(program, program.inputs)
+    for e in filter(has_bodies, flow.program.equations):
+        for program in interpret.bodies(e, should_inline):
+            inner = dataflow.flow(program, program.inputs)
             yield inner
             yield from _inside(inner)
 
@@ -213,7 +214,7 @@ def _last_spatial(flow: Flow) -> tuple[int, int]:
     for e in reversed(flow.program.equations):
         for v in e.outputs:
             shape = flow.program.avals[v].shape
-            if v in flow.moves and flow.differentiable(v) and len(shape) == 4:
+            if v in flow.active and flow.differentiable(v) and len(shape) == 4:
                 axis = channel_axis(flow, v)
                 spatial = [n for i, n in enumerate(shape[1:], 1) if i != axis]
                 if axis is not None and axis > 0 and min(spatial) > 1 and not _pooled(flow, v):
@@ -227,7 +228,7 @@ def _last_spatial(flow: Flow) -> tuple[int, int]:
 def _pooled(flow: Flow, value: int) -> bool:
     """Whether a value is a pool's output, perhaps scaled or transposed, rather than a layer's."""
     e = flow.program.equations[flow.made[value]]
-    if elementwise.elementwise(e) or e.primitive in ("transpose", "reshape", "squeeze"):
+    if elementwise(e) or e.primitive in ("transpose", "reshape", "squeeze"):
         entries = flow.entries(flow.made[value])
         return all(v in flow.made and _pooled(flow, v) for v in entries)
     return e.primitive.startswith("reduce_window")
@@ -241,14 +242,14 @@ def channel_axis(flow: Flow, value: int) -> int | None:
         return None
     shape = flow.program.avals[value].shape
     if e.primitive == "conv_general_dilated":
-        return e.eqn.params["dimension_numbers"].out_spec[1]
+        return e.params["dimension_numbers"].out_spec[1]
     entry = next((v for v in entries if flow.program.avals[v].shape == shape), entries[0])
     axis = channel_axis(flow, entry)
     before = flow.program.avals[entry].shape
     if axis is None:
         return None
     if e.primitive == "transpose":
-        return e.eqn.params["permutation"].index(axis)
+        return e.params["permutation"].index(axis)
     if len(shape) == len(before):
         return axis if shape[axis] == before[axis] or e.primitive == "concatenate" else None
     ranks = [[i for i, n in enumerate(s) if n != 1] for s in (before, shape)]

@@ -9,11 +9,11 @@ the gate of a product over the places of its signal joins the product.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-from jaxattr.tracing import elementwise
+from jaxattr.tracing.dataflow import elementwise
 from jaxattr.tracing.interpret import Atom, Equation, Program
-from jaxattr.tracing.kinds import LAYERS, Kind, Operation, gathered
+from jaxattr.tracing.operations import Operation, gathered
+from jaxattr.tracing.primitives import Form, Kind
 
 
 def fold(program: Program, operations: Sequence[Operation]) -> tuple[Operation, ...]:
@@ -26,7 +26,7 @@ def fold(program: Program, operations: Sequence[Operation]) -> tuple[Operation, 
     follower = _followers(program, operations)
     groups = {}  # what becomes one, by its last operation
     for i, o in enumerate(operations):
-        if o.kind is Kind.AFFINE and o.leader.primitive in LAYERS:
+        if o.kind is Kind.AFFINE and o.layered:
             group = _chain(program, operations, follower, i)
             groups[group[-1]] = group
         elif o.kind is Kind.PRODUCT and o.leader.primitive == "mul":
@@ -60,14 +60,14 @@ def _chain(
     made = {v: e for e in program.equations for v in e.outputs}
     channels = set(weight_axes(layer.leader, layer.operands[0]))
     chain, between = [i], []
-    while (j := follower.get([*chain, *between][-1])) is not None and operations[j].moving == 1:
+    while (j := follower.get([*chain, *between][-1])) is not None and operations[j].active == 1:
         o = operations[j]
         if o.kind is Kind.STRUCTURE and _keeps_all(o.equations[-1]):
             channels = followed(o.equations[-1], channels)
             between.append(j)
         elif (
             o.kind is Kind.AFFINE
-            and o.leader.primitive not in LAYERS
+            and not o.layered
             and _scaled_axes(o, made, program.avals) <= channels
         ):
             chain, between = [*chain, *between, j], []
@@ -76,22 +76,22 @@ def _chain(
     return chain
 
 
-def weight_axes(layer: Equation, moving: int) -> dict[int, int]:
+def weight_axes(layer: Equation, active: int) -> dict[int, int]:
     """Return which axes of a layer's output are axes of its weight: output axis to weight axis.
 
     Args:
         layer: a convolution or a `dot_general`.
-        moving: the operand that depends on x; the other is the weight.
+        active: the operand that depends on x; the other is the weight.
     """
-    side = layer.inputs.index(moving)
-    params = layer.eqn.params
+    side = layer.inputs.index(active)
+    params = layer.params
     if layer.primitive == "conv_general_dilated":
         _, rhs, out = params["dimension_numbers"]
         return {out[1]: rhs[0]} if side == 0 else {}
     if layer.primitive != "dot_general":
         return {}
     contracted, batch = params["dimension_numbers"]
-    ranks = [len(_shape(v)) for v in layer.eqn.invars]
+    ranks = [len(aval.shape) for aval in layer.input_avals]
     free = [
         [a for a in range(n) if a not in (*c, *b)]
         for n, c, b in zip(ranks, contracted, batch, strict=True)
@@ -102,15 +102,15 @@ def weight_axes(layer: Equation, moving: int) -> dict[int, int]:
 
 def _scaled_axes(o: Operation, made: Mapping[int, Equation], avals: Mapping) -> set[int]:
     """Return the axes along which the scales of a scale and shift vary."""
-    moves = {o.operands[0]}
+    active = {o.operands[0]}
     axes: set[int] = set()
     for e in o.equations:
         values = [a for a in e.inputs if isinstance(a, int)]
-        if moves.isdisjoint(values):
+        if active.isdisjoint(values):
             continue
-        moves.update(e.outputs)
-        if e.primitive in elementwise.SCALING:
-            axes.update(*(_varying(a, made, avals) for a in values if a not in moves))
+        active.update(e.outputs)
+        if e.row.form is Form.SCALE:
+            axes.update(*(_varying(a, made, avals) for a in values if a not in active))
     return axes
 
 
@@ -120,9 +120,9 @@ def _varying(a: Atom, made: Mapping[int, Equation], avals: Mapping) -> set[int]:
         return set()
     e = made.get(a)
     if e is not None and e.primitive == "broadcast_in_dim":
-        axes = e.eqn.params["broadcast_dimensions"]
+        axes = e.params["broadcast_dimensions"]
         return {axes[i] for i in _varying(e.inputs[0], made, avals)}
-    if e is not None and elementwise.elementwise(e):
+    if e is not None and elementwise(e):
         return set().union(*(_varying(b, made, avals) for b in e.inputs))
     return {i for i, n in enumerate(avals[a].shape) if n > 1}
 
@@ -138,9 +138,9 @@ def followed(e: Equation, axes: Iterable[int]) -> set[int]:
     before, after = _shapes(e)
     match e.primitive:
         case "transpose":
-            return {e.eqn.params["permutation"].index(a) for a in axes}
+            return {e.params["permutation"].index(a) for a in axes}
         case "broadcast_in_dim":
-            return {e.eqn.params["broadcast_dimensions"][a] for a in axes}
+            return {e.params["broadcast_dimensions"][a] for a in axes}
         case "reshape" | "squeeze" | "expand_dims":
             kept = {_extent(after, i): i for i, n in enumerate(after) if n > 1}
             return {kept[n] for n in (_extent(before, a) for a in axes) if n in kept}
@@ -148,11 +148,7 @@ def followed(e: Equation, axes: Iterable[int]) -> set[int]:
 
 
 def _shapes(e: Equation) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return _shape(e.eqn.invars[0]), _shape(e.eqn.outvars[0])
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    return value.aval.shape
+    return e.input_avals[0].shape, e.output_avals[0].shape
 
 
 def _extent(shape: tuple[int, ...], axis: int) -> tuple[int, int]:
@@ -169,6 +165,6 @@ def _joined(parts: Sequence[Operation]) -> Operation:
     *_, last = parts
     if len(parts) == 1:
         return last
-    moving = {a for o in parts for a in o.operands[: o.moving]}
+    active = {a for o in parts for a in o.operands[: o.active]}
     equations = {e.outputs: e for o in parts for e in o.equations}  # a constant may be in several
-    return gathered(last.kind, list(equations.values()), moving, last.outputs)
+    return gathered(last.kind, list(equations.values()), active, last.outputs)

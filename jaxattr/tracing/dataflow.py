@@ -1,4 +1,4 @@
-"""Find the elementwise functions in a program, however they are spelled.
+"""Follow the values of a program, and find its elementwise functions, however they are spelled.
 
 Elementwise equations are grouped so that each group has one way in and one way out:
 `where(x > 0, x, 0)` and `x * (x > 0)` part at `x` and meet again, so what lies between is one
@@ -11,22 +11,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxattr.tracing import interpret
-from jaxattr.tracing.interpret import Equation, Program
+from jaxattr.tracing import primitives
+from jaxattr.tracing.interpret import Equation, Program, inner_primitives
+from jaxattr.tracing.primitives import Call, Form
 
-AFFINE = {"add", "sub", "neg", "add_any", "convert_element_type", "copy", "copy_p", "name"}
-AFFINE |= {"reduce_precision"}
-SCALING = {"mul", "div"}
-BOUNDS = {"max", "min", "clamp"}
-STATISTICS = {"exp", "exp2", "log", "log1p", "sqrt", "rsqrt", "cbrt", "square", "integer_pow"}
-STATISTICS |= {"pow", "div", "mul"}
-OTHERS = {"gt", "ge", "lt", "le", "eq", "ne", "select_n", "and", "or", "not", "xor", "is_finite"}
-OTHERS |= {"sign", "abs", "floor", "ceil", "round", "tanh", "logistic", "erf", "erfc", "erf_inv"}
-OTHERS |= {"expm1", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh"}
-OTHERS |= {"atanh", "lgamma", "digamma", "rem", "atan2", "nextafter"}
-GUARDS = {"select_n", "eq", "ne", "is_finite", "not", "and", "or", "xor"}
-ELEMENTWISE = AFFINE | SCALING | BOUNDS | STATISTICS | OTHERS
-_CUSTOM = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
+_POWERS = {Form.SHIFT, Form.SCALE, Form.POWER}
 
 
 class Flow(NamedTuple):
@@ -35,13 +24,13 @@ class Flow(NamedTuple):
     program: Program
     made: Mapping[int, int]  # value -> the equation that makes it
     used: Mapping[int, Sequence[int]]  # value -> the equations that use it
-    moves: frozenset[int]  # values that depend on x, up to a stop_gradient
+    active: frozenset[int]  # values that depend on x, up to a stop_gradient
     literal: frozenset[int]  # values made from constants written into the program
 
     def entries(self, i: int) -> list[int]:
         """Return the distinct values that depend on x and enter an equation."""
         inputs = self.program.equations[i].inputs
-        return list(dict.fromkeys(a for a in inputs if isinstance(a, int) and a in self.moves))
+        return list(dict.fromkeys(a for a in inputs if isinstance(a, int) and a in self.active))
 
     def differentiable(self, v: int) -> bool:
         """Whether a value can carry a gradient."""
@@ -56,29 +45,29 @@ class Segment(NamedTuple):
     exit: int
 
 
-def flow(program: Program, moving: Iterable[int]) -> Flow:
+def flow(program: Program, active: Iterable[int]) -> Flow:
     """Follow the values of a program.
 
     Args:
         program: what to follow.
-        moving: the inputs that depend on x.
+        active: the inputs that depend on x.
     """
     made: dict[int, int] = {}
     used: dict[int, list[int]] = {}
-    moves, literal = set(moving), set[int]()
+    found, literal = set(active), set[int]()
     for i, e in enumerate(program.equations):
         values = [a for a in e.inputs if isinstance(a, int)]
         for a in values:
             used.setdefault(a, []).append(i)
         made.update(dict.fromkeys(e.outputs, i))
-        if moves.intersection(values) and e.primitive != "stop_gradient":
-            moves.update(e.outputs)
+        if found.intersection(values) and e.primitive != "stop_gradient":
+            found.update(e.outputs)
         if literal.issuperset(values):
             literal.update(e.outputs)
     for a in program.outputs:
         if isinstance(a, int):
             used.setdefault(a, []).append(len(program.equations))
-    return Flow(program, made, used, frozenset(moves & _reaching(program)), frozenset(literal))
+    return Flow(program, made, used, frozenset(found & _reaching(program)), frozenset(literal))
 
 
 def _reaching(program: Program) -> set[int]:
@@ -90,22 +79,33 @@ def _reaching(program: Program) -> set[int]:
     return reaching
 
 
+def forms(e: Equation) -> set[Form | None]:
+    """Return the forms of what an equation runs; None among them if it is not elementwise.
+
+    A call with its own derivative counts as one equation, of the forms of what it is made of.
+    """
+    if e.row.call is not Call.DERIVATIVE:
+        return {e.row.form}
+    made_of = inner_primitives(e) - {"broadcast_in_dim"}
+    return {primitives.row(name).form for name in made_of}
+
+
 def elementwise(e: Equation) -> bool:
-    """Whether an equation is elementwise; a call with its own derivative counts as one equation."""
-    if e.primitive in _CUSTOM:
-        return interpret.primitives(e.eqn) <= ELEMENTWISE | {"broadcast_in_dim"}
-    return e.primitive in ELEMENTWISE
+    """Whether an equation is elementwise."""
+    return None not in forms(e)
 
 
 def affine(flow: Flow, i: int) -> bool:
     """Whether an elementwise equation is affine in what depends on x."""
     e = flow.program.equations[i]
-    moving = [isinstance(a, int) and a in flow.moves for a in e.inputs]
-    if e.primitive in AFFINE:
-        return all(map(flow.differentiable, (*e.outputs, *flow.entries(i))))
-    if e.primitive in SCALING:
-        return sum(moving) == 1 and not (e.primitive == "div" and moving[1])
-    return e.primitive == "select_n" and not moving[0]
+    active = [isinstance(a, int) and a in flow.active for a in e.inputs]
+    match e.row.form:
+        case Form.SHIFT:
+            return all(map(flow.differentiable, (*e.outputs, *flow.entries(i))))
+        case Form.SCALE:
+            return sum(active) == 1 and not (e.primitive == "div" and active[1])
+        case form:
+            return form is Form.SELECT and not active[0]
 
 
 def segments(flow: Flow) -> list[Segment]:
@@ -122,7 +122,7 @@ def _meeting(flow: Flow) -> list[Segment]:
     for i, e in enumerate(flow.program.equations):
         entries = flow.entries(i)
         out = e.outputs[0] if len(e.outputs) == 1 else -1
-        if not entries or out not in flow.moves:
+        if not entries or out not in flow.active:
             continue
         if {avals[a].shape for a in entries} != {avals[out].shape} or not elementwise(e):
             continue
@@ -187,11 +187,9 @@ def _chained(flow: Flow, found: list[Segment]) -> list[Segment]:
 
 
 def _join(flow: Flow, a: Segment, b: Segment, *, adjacent: bool) -> bool:
-    of_a, of_b = (
-        {p for i in s.members for p in interpret.primitives(flow.program.equations[i].eqn)}
-        for s in (a, b)
-    )
-    return (adjacent and of_a | of_b <= BOUNDS) or of_a | of_b <= STATISTICS | AFFINE
+    equations = flow.program.equations
+    found = set[Form | None]().union(*(forms(equations[i]) for i in a.members | b.members))
+    return (adjacent and found <= {Form.BOUND}) or found <= _POWERS
 
 
 def _affine(flow: Flow, s: Segment) -> bool:
