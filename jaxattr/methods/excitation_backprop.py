@@ -6,7 +6,7 @@ from jaxattr.contract import attribution, one_hot
 from jaxattr.image.maps import resize
 from jaxattr.rules.composites import Composite
 from jaxattr.rules.excitation import CONTRASTIVE, EXCITATION
-from jaxattr.rules.propagation import Relevance, by_composite, propagate, propagate_layers
+from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.tracing.taps import Split, split
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
@@ -56,7 +56,7 @@ def excitation_backprop(f: Fun, *, layer: str | None = None) -> Attribution:
 def excitation_layers(f: Fun) -> Explanation[Relevance]:
     """Return the probabilities of `excitation_backprop` at the image and at every layer."""
     return attribution(
-        f, lambda x, target, key: propagate_layers(f, by_composite(EXCITATION), x, target, _winner)
+        f, lambda x, target, key: propagate_layers(f, EXCITATION, x, target, _winner)
     )
 
 
@@ -101,7 +101,7 @@ def contrastive_excitation_backprop(f: Fun, *, layer: str | None = None) -> Attr
 def contrastive_excitation_layers(f: Fun) -> Explanation[Relevance]:
     """Return the map of `contrastive_excitation_backprop` at the image and at every layer."""
     return attribution(
-        f, lambda x, target, key: propagate_layers(f, by_composite(CONTRASTIVE), x, target, _winner)
+        f, lambda x, target, key: propagate_layers(f, CONTRASTIVE, x, target, _winner)
     )
 
 
@@ -113,7 +113,7 @@ def contrast_at(halves: Split, x: Array, target: Array) -> Array:
 def _mapped(f: Fun, composite: Composite, layer: str | None) -> Attribution:
     def explain(x: Array, target: Array, key: object) -> Array:
         if layer is None:
-            return propagate(f, by_composite(composite), x, target, _winner)
+            return propagate(f, composite, x, target, _winner)
         halves = split(f, x, layer=layer)
         relevance = relevance_at(halves, composite, x, target)
         if relevance.ndim != 4:
@@ -130,7 +130,7 @@ def _mapped(f: Fun, composite: Composite, layer: str | None) -> Attribution:
 def relevance_at(halves: Split, composite: Composite, x: Array, target: Array) -> Array:
     """Return the relevance of a layer; what bypasses it takes its share."""
     after = lambda both: halves.after(*both)
-    relevance, _ = propagate(after, by_composite(composite), (halves.before(x), x), target, _winner)
+    relevance, _ = propagate(after, composite, (halves.before(x), x), target, _winner)
     return relevance
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxattr.contract import attribution, one_hot
 from jaxattr.image.maps import resize
-from jaxattr.tracing.taps import Split, split
+from jaxattr.tracing.taps import split
 from jaxattr.types import Array, Attribution, Fun
 
 
@@ -69,13 +69,4 @@ def at_layer(f: Fun, x: Array, target: Array, layer: str | None) -> Channels:
     value = halves.before(x)
     logits, pull = jax.vjp(lambda v: halves.after(v, x), value)
     (gradient,) = pull(one_hot(target, logits))
-    return Channels(*(channels_last(a, halves, layer) for a in (value, gradient)))
-
-
-def channels_last(value: Array, halves: Split, layer: str | None) -> Array:
-    """Return a layer's value as `(B, h, w, C)`, or raise `ValueError` if it has other axes."""
-    if value.ndim != 4:
-        raise ValueError(
-            f"layer {layer!r} has shape {value.shape}; expected (batch, height, width, channels)"
-        )
-    return jnp.moveaxis(value, halves.channel_axis, -1)
+    return Channels(halves.channels_last(value), halves.channels_last(gradient))

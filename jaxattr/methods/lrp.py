@@ -1,6 +1,5 @@
 """Layer-wise relevance propagation: a logit shared out among the pixels, layer by layer."""
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxattr.contract import attribution, same_options
@@ -10,12 +9,9 @@ from jaxattr.rules.propagation import (
     Conservation,
     Relevance,
     account,
-    by_composite,
     propagate,
     propagate_layers,
 )
-from jaxattr.tracing.local import Rule
-from jaxattr.tracing.sites import Scope
 from jaxattr.types import Attribution, Explanation, Fun
 
 _EPSILON_PLUS = epsilon_plus()
@@ -75,7 +71,7 @@ def lrp(
     wrong layer and relevance doubles at residual sums; and from Captum, which has no rule for
     residual sums. Without biases, gamma tells positive outputs from negative ones without them too.
     """
-    made = _rules(composite, bias, conserve)
+    made = _composite(composite, bias, conserve)
     return attribution(f, lambda x, target, key: propagate(f, made, x, target))
 
 
@@ -98,7 +94,7 @@ def lrp_layers(f: Fun, **options: Any) -> Explanation[Relevance]:
         >>> list(lrp_layers(f)(jnp.ones((1, 2, 2, 2)), jnp.array([0])).layers)
         ['dot_general', 'div', 'reduce_sum']
     """
-    made = _rules(**options)
+    made = _composite(**options)
     return attribution(f, lambda x, target, key: propagate_layers(f, made, x, target))
 
 
@@ -121,13 +117,13 @@ def conservation(f: Fun, **options: Any) -> Explanation[Conservation]:
         >>> {k: round(v.item(), 2) + 0.0 for k, v in found.lost.items()}
         {'dot_general': 1.0, 'div': 0.0, 'reduce_sum': 0.0}
     """
-    made = _rules(**options)
+    made = _composite(**options)
     return attribution(f, lambda x, target, key: account(f, made, x, target))
 
 
-def _rules(
+def _composite(
     composite: Composite = _EPSILON_PLUS, bias: bool = True, conserve: bool = False
-) -> Callable[[Scope], Mapping[str, Rule]]:
+) -> Composite:
     if not isinstance(composite, Composite):
         raise ValueError(
             f"composite is {composite!r}; expected a Composite, such as the one that "
@@ -137,4 +133,4 @@ def _rules(
         composite = changed(composite, layer_rules.without_bias)
     if conserve:
         composite = changed(composite, layer_rules.conserving)
-    return by_composite(composite)
+    return composite

@@ -3,7 +3,7 @@
 import jax
 
 from jaxattr.contract import attribution
-from jaxattr.rules.propagation import Relevance, by_composite, propagate, propagate_layers
+from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.rules.relative import RELATIVE
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
@@ -54,7 +54,7 @@ def rap(f: Fun) -> Attribution:
     """
 
     def one(x: Array, target: Array) -> Array:
-        return propagate(f, by_composite(RELATIVE), x[None], target[None])[0]
+        return propagate(f, RELATIVE, x[None], target[None])[0]
 
     return attribution(f, lambda x, target, key: jax.vmap(one)(x, target))
 
@@ -63,7 +63,7 @@ def rap_layers(f: Fun) -> Explanation[Relevance]:
     """Return the relevance of `rap` at the image and at every layer."""
 
     def one(x: Array, target: Array) -> Relevance:
-        found = propagate_layers(f, by_composite(RELATIVE), x[None], target[None])
+        found = propagate_layers(f, RELATIVE, x[None], target[None])
         return jax.tree.map(lambda a: a[0], found)
 
     return attribution(f, lambda x, target, key: jax.vmap(one)(x, target))

@@ -11,7 +11,7 @@ import numpy as np
 from jaxattr.contract import attribution, count_classes, known, one_hot, same_options
 from jaxattr.methods.excitation_backprop import contrast_at
 from jaxattr.rules.composites import changed
-from jaxattr.rules.propagation import Relevance, by_composite, propagate, propagate_layers
+from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.rules.relevance import divide
 from jaxattr.rules.sectional import SECTIONAL, purged, purging
 from jaxattr.tracing.taps import Split, split
@@ -189,7 +189,7 @@ def _handed_down(
         start = purged(start, (halves.channel_axis,))
         composite = changed(composite, purging)
     start = balanced(start)
-    found = run(halves.before, by_composite(composite), x[None], None, lambda *_: start)
+    found = run(halves.before, composite, x[None], None, lambda *_: start)
     return jax.tree.map(lambda a: a[0], found)
 
 

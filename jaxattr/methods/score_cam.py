@@ -7,7 +7,6 @@ from jaxattr.contract import attribution, check_positive
 from jaxattr.image.maps import Resize, resize, unit_range
 from jaxattr.loops.progress import Progress
 from jaxattr.loops.sampling import answers
-from jaxattr.methods.grad_cam import channels_last
 from jaxattr.scores import Score, logit
 from jaxattr.tracing.taps import split
 from jaxattr.types import Array, Attribution, Fun
@@ -68,7 +67,7 @@ def score_cam(
     def explain(x: Array, target: Array, key: object) -> Array:
         size = (x.shape[1], x.shape[2])
         halves = split(f, x, layer=layer)
-        value = channels_last(halves.before(x), halves, layer)
+        value = halves.channels_last(halves.before(x))
 
         def seen(channel: Array) -> Array:
             return x * unit_range(enlarge(value[..., channel], size))[..., None]

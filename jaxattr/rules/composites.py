@@ -1,15 +1,17 @@
 """Composites: which relevance rule stands where in a network, as data."""
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from jax.typing import ArrayLike
 
 from jaxattr.rules import lrp
-from jaxattr.rules.contributions import LayerRule, affine
-from jaxattr.rules.relevance import gated, is_resizing, normalization, passing, proportional
-from jaxattr.tracing.local import Local, Rule, refuse
-from jaxattr.types import Array
+from jaxattr.rules.contributions import LayerRule
+from jaxattr.rules.relevance import gated, normalization, passing, proportional
+from jaxattr.tracing.local import Rule, plain, refuse
+
+_NONE = MappingProxyType({})
 
 
 class Composite(NamedTuple):
@@ -26,6 +28,13 @@ class Composite(NamedTuple):
         activation: for activations.
         product: for products of two values that depend on the image; by default gates pass
             relevance to their signal.
+        max_pool: for max-pools; by default relevance goes to the winner.
+        statistic: for what a normalization or a softmax computes; refused by default.
+        unknown: for operations that the reader does not know; refused by default.
+        layers: for convolutions and dense layers by name, as `layer=` takes it: `"layer4"`, or
+            `"layer4.0.conv1"`. The last name that fits counts, before all slots above.
+        ops: for any operation by its function or primitive, as `jaxattr.sites` names it: `"silu"`.
+            These count before everything else.
     """
 
     convolution: LayerRule
@@ -37,6 +46,11 @@ class Composite(NamedTuple):
     sum: Rule = proportional()
     activation: Rule = passing
     product: Rule = gated
+    max_pool: Rule = plain
+    statistic: Rule = normalization
+    unknown: Rule = refuse
+    layers: Mapping[str, LayerRule] = _NONE
+    ops: Mapping[str, Rule] = _NONE
 
 
 def uniform(rule: LayerRule, *, first: LayerRule | None = None) -> Composite:
@@ -98,37 +112,8 @@ def changed(composite: Composite, change: Callable[[LayerRule], LayerRule]) -> C
         composite: what to change.
         change: such as `lrp.without_bias` or `lrp.conserving`.
     """
-    layers = ("convolution", "dense", "first", "last")
-    rules = {name: getattr(composite, name) for name in layers}
-    return composite._replace(**{k: change(r) for k, r in rules.items() if r is not None})
-
-
-def rules(composite: Composite, first: Container[int], last: Container[int]) -> dict[str, Rule]:
-    """Return the rules of a composite for `with_rules`.
-
-    Args:
-        composite: what stands where.
-        first: the positions of the layers that see the image.
-        last: the positions of the layers that no other layer sees.
-    """
-
-    def at_layer(local: Local) -> Callable[..., Array]:
-        position, op = local.site.position, local.site.op
-        if is_resizing(local.equations):
-            return composite.mean(local)
-        if composite.first is not None and position in first:
-            return affine(composite.first)(local)
-        if composite.last is not None and position in last:
-            return affine(composite.last)(local)
-        others = {"conv_general_dilated": composite.convolution, "dot_general": composite.dense}
-        return affine(others.get(op, composite.scale))(local)
-
-    return {
-        "affine": at_layer,
-        "activation": composite.activation,
-        "linear": composite.mean,
-        "sum": composite.sum,
-        "product": composite.product,
-        "statistic": normalization,
-        "unknown": refuse,
-    }
+    slots = ("convolution", "dense", "first", "last")
+    found = {name: getattr(composite, name) for name in slots}
+    named = {name: change(rule) for name, rule in composite.layers.items()}
+    changes = {name: change(rule) for name, rule in found.items() if rule is not None}
+    return composite._replace(layers=named, **changes)

@@ -8,13 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.contract import one_hot
-from jaxattr.rules import composites
+from jaxattr.rules.assignment import assign
 from jaxattr.rules.composites import Composite
-from jaxattr.rules.relevance import is_resizing
 from jaxattr.tracing.local import Local, Rule, plain, refuse
-from jaxattr.tracing.operations import Operation
 from jaxattr.tracing.primitives import Kind
-from jaxattr.tracing.sites import Scope, every
+from jaxattr.tracing.sites import Scope
 from jaxattr.tracing.transform import run_scope, trace
 from jaxattr.types import Array, Fun
 
@@ -56,14 +54,9 @@ def logit(logits: Array, target: Array) -> Array:
     return logits * one_hot(target, logits)
 
 
-def by_composite(composite: Composite) -> Callable[[Scope], Mapping[str, Rule]]:
-    """Return the rules of a composite, as `propagate` takes them."""
-    return lambda scope: composites.rules(composite, *ends(scope))
-
-
 def propagate(
     f: Fun,
-    rules: Callable[[Scope], Mapping[str, Rule]],
+    composite: Composite,
     x: Any,
     target: Array,
     start: Start = logit,
@@ -72,27 +65,29 @@ def propagate(
 
     Args:
         f: images to logits.
-        rules: from what is found in `f` to rules whose cotangents are relevance.
+        composite: which rule stands where; its cotangents are relevance.
         x: images `(B, H, W, C)`, or any tree of arrays for other functions.
         target: classes `(B,)`.
         start: the relevance of the logits.
     """
-    scope = trace(f, x).scope
-    logits, pull = jax.vjp(lambda x: run_scope(scope, rules(scope), *jax.tree.leaves(x))[0], x)
+    traced = trace(f, x)
+    rules = assign(composite, traced.scope)
+    logits, pull = jax.vjp(lambda x: traced.run(rules, x), x)
     (a,) = pull(start(logits, target))
     return a
 
 
 def propagate_layers(
     f: Fun,
-    rules: Callable[[Scope], Mapping[str, Rule]],
+    composite: Composite,
     x: Array,
     target: Array,
     start: Start = logit,
 ) -> Relevance:
     """Return the relevance of the image and of the output of every operation, as `propagate`."""
     scope = trace(f, x).scope
-    a, found = cotangents(scope, rules(scope), x, lambda logits: start(logits, target))
+    rules = assign(composite, scope)
+    a, found = cotangents(scope, rules, x, lambda logits: start(logits, target))
     return Relevance(a, named(scope, found))
 
 
@@ -108,7 +103,7 @@ def cotangents(
 
 def account(
     f: Fun,
-    rules: Callable[[Scope], Mapping[str, Rule]],
+    composite: Composite,
     x: Array,
     target: Array,
     start: Start = logit,
@@ -117,8 +112,9 @@ def account(
 
     def one(x: Array, target: Array) -> Conservation:
         scope = trace(f, x).scope
+        rules = assign(composite, scope)
         logits, pull = jax.vjp(
-            lambda x, *taps: run_scope(scope, _tapped(rules(scope), *taps), x)[0],
+            lambda x, *taps: run_scope(scope, _tapped(rules, *taps), x)[0],
             *(x, _ins(scope), _outs(scope)),
         )
         r = start(logits, target)
@@ -128,37 +124,6 @@ def account(
         return Conservation(r.sum(), a.sum(), named(scope, arrived), named(scope, lost))
 
     return jax.vmap(one)(x[:, None], target[:, None])
-
-
-def ends(scope: Scope) -> tuple[frozenset[int], frozenset[int]]:
-    """Return the positions of the layers that see the image, and of those no other layer sees.
-
-    What stands between is no layer: scales, activations, pools. Layers inside loops are neither.
-    """
-    first = _reached(scope, reverse=False)
-    last = _reached(scope, reverse=True)
-    return first, last
-
-
-def _reached(scope: Scope, *, reverse: bool) -> frozenset[int]:
-    """Return the layers that a walk from one end of a program meets before any other."""
-    past: set[int] = set()
-    found = set()
-    for place in reversed(scope.places) if reverse else scope.places:
-        o = place.operation
-        ways = o.operands[: o.active], o.outputs
-        entered, left = reversed(ways) if reverse else ways
-        layer = is_layer(o) or any(is_layer(p.operation) for s in place.scopes for p in every(s))
-        if layer and place.site is not None and past.isdisjoint(entered):
-            found.add(place.site.position)
-        if layer or not past.isdisjoint(entered):
-            past.update(left)
-    return frozenset(found)
-
-
-def is_layer(o: Operation) -> bool:
-    """Whether an operation is a layer with weights of its own."""
-    return o.kind is Kind.AFFINE and o.layered and not is_resizing(o.equations)
 
 
 def _outs(scope: Scope) -> dict[int, Array]:

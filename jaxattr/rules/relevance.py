@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxattr.tracing.interpret import Equation
 from jaxattr.tracing.local import Local, Rule, UnsupportedOperation, plain, refuse
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array
@@ -148,9 +147,3 @@ def normalization(local: Local) -> Callable[..., Array]:
         "softmax or a BatchNorm in training mode does; relevance has no rule for what is divided "
         "by it. Explain logits rather than probabilities, and models in evaluation mode"
     )
-
-
-def is_resizing(equations: Sequence[Equation]) -> bool:
-    """Whether an operation is a step of `jax.image.resize`, whose weights are no parameters."""
-    names = {name for e in equations for _, name in e.calls}
-    return any("resize" in name or "scale_and_translate" in name for name in names)

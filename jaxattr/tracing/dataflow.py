@@ -12,10 +12,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxattr.tracing import primitives
-from jaxattr.tracing.interpret import Equation, Program, inner_primitives
+from jaxattr.tracing.interpret import Atom, Equation, Program, inner_primitives
 from jaxattr.tracing.primitives import Call, Form
 
-_POWERS = {Form.SHIFT, Form.SCALE, Form.POWER}
+POWERS = {Form.SHIFT, Form.SCALE, Form.POWER}
 
 
 class Flow(NamedTuple):
@@ -31,6 +31,10 @@ class Flow(NamedTuple):
         """Return the distinct values that depend on x and enter an equation."""
         inputs = self.program.equations[i].inputs
         return list(dict.fromkeys(a for a in inputs if isinstance(a, int) and a in self.active))
+
+    def is_literal(self, a: Atom) -> bool:
+        """Whether a value is made from constants that are written into the program alone."""
+        return not isinstance(a, int) or a in self.literal
 
     def differentiable(self, v: int) -> bool:
         """Whether a value can carry a gradient."""
@@ -189,7 +193,7 @@ def _chained(flow: Flow, found: list[Segment]) -> list[Segment]:
 def _join(flow: Flow, a: Segment, b: Segment, *, adjacent: bool) -> bool:
     equations = flow.program.equations
     found = set[Form | None]().union(*(forms(equations[i]) for i in a.members | b.members))
-    return (adjacent and found <= {Form.BOUND}) or found <= _POWERS
+    return (adjacent and found <= {Form.BOUND}) or found <= POWERS
 
 
 def _affine(flow: Flow, s: Segment) -> bool:

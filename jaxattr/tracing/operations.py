@@ -109,9 +109,12 @@ def _other_kind(flow: Flow, e: Equation, entries: Sequence[int]) -> Kind:
     if not all(map(flow.differentiable, entries)) and e.row.form is not Form.SELECT:
         return Kind.UNKNOWN  # where it reads depends on x
     match kind:
-        case Kind.AFFINE:
-            squared = e.inputs[0] == e.inputs[1]
-            return Kind.STATISTIC if squared else Kind.PRODUCT if several else kind
+        case Kind.AFFINE if e.inputs[0] == e.inputs[1]:
+            return Kind.STATISTIC
+        case Kind.AFFINE if several:
+            return Kind.PRODUCT
+        case Kind.AFFINE if all(flow.is_literal(a) for a in e.inputs if a not in entries):
+            return Kind.LINEAR  # as `jax.image.resize`: its weights are no parameters
         case Kind.LINEAR:
             return Kind.SUM if several else kind
         case Kind.STRUCTURE if several and e.primitive != "optimization_barrier":

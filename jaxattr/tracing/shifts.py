@@ -21,8 +21,8 @@ from jaxattr.tracing.interpret import Equation, walk
 from jaxattr.tracing.local import Local, Rule, UnsupportedOperation
 from jaxattr.tracing.operations import Operation
 from jaxattr.tracing.primitives import Form, Kind
+from jaxattr.tracing.roles import Role, roles
 from jaxattr.tracing.sites import Scope, Site, every
-from jaxattr.tracing.taps import channel_axis
 from jaxattr.tracing.transform import trace
 from jaxattr.types import Array
 
@@ -96,15 +96,16 @@ def shifted(f: Callable[[Array], Array], x: Array, activation: Rule) -> Shifted:
 
 def _shifts(scope: Scope) -> Iterator[Shift]:
     """Yield every place of a scope and of those inside it that adds something."""
-    flow = dataflow.flow(scope.program, scope.program.inputs)
+    known = roles(dataflow.flow(scope.program, scope.program.inputs))
     for place in scope.places:
         for inner in place.scopes:
             yield from _shifts(inner)
         operation, site = place.operation, place.site
         if site is not None and _adds(operation):
-            axis = channel_axis(flow, operation.outputs[0]) if len(site.shape) == 4 else None
+            of_output = known.get(operation.outputs[0], ())
             last = len(site.shape) - 1
-            yield Shift(site, operation.leader, last if axis is None else axis)
+            channel = of_output.index(Role.CHANNEL) if Role.CHANNEL in of_output else last
+            yield Shift(site, operation.leader, channel)
 
 
 def _check_batch(site: Site, batch: int) -> None:

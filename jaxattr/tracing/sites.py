@@ -134,6 +134,22 @@ def every(scope: Scope) -> Iterator[Place]:
             yield from every(inner)
 
 
+def is_under(path: str, layer: str) -> bool:
+    """Whether a path, or a scope around it, ends in the name of a layer, `layer4.0` or `layer4/0`.
+
+    >>> is_under("net/layer4/0/conv1", "layer4.0"), is_under("net/layer4/0/conv1", "layer")
+    (True, False)
+    """
+    parts = tuple(filter(None, path.split("/")))
+    return any(scope_ends_with(parts[:n], layer) for n in range(1, len(parts) + 1))
+
+
+def scope_ends_with(scope: tuple[str, ...], layer: str) -> bool:
+    """Whether a scope, given by its parts, ends in the name of a layer."""
+    names = (tuple(filter(None, layer.split(s))) for s in ("/", "."))
+    return any(scope[max(0, len(scope) - len(name)) :] == name for name in names)
+
+
 def should_inline(e: Equation) -> bool:
     """Whether to look inside a call that carries its own derivative.
 

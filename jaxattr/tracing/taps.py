@@ -8,10 +8,14 @@ import jax
 
 from jaxattr.tracing import dataflow, interpret
 from jaxattr.tracing.control_flow import has_bodies
-from jaxattr.tracing.dataflow import Flow, elementwise
+from jaxattr.tracing.dataflow import Flow
+from jaxattr.tracing.folding import fold
 from jaxattr.tracing.interpret import Equation, Program
 from jaxattr.tracing.local import Rule
-from jaxattr.tracing.sites import should_inline, should_inline_remat
+from jaxattr.tracing.operations import Operation, operations
+from jaxattr.tracing.primitives import Kind
+from jaxattr.tracing.roles import Role, Roles, axes, roles
+from jaxattr.tracing.sites import scope_ends_with, should_inline, should_inline_remat
 from jaxattr.tracing.transform import run
 
 
@@ -21,12 +25,34 @@ class Split(NamedTuple):
     Attributes:
         before: `x -> value` at the layer.
         after: `(value, x) -> output`; `x` serves what bypasses the layer.
-        channel_axis: which axis of the value holds channels.
+        roles: what the axes of the value are.
+        layer: its name, if it has been named.
     """
 
     before: Callable[[Any], jax.Array]
     after: Callable[[jax.Array, Any], Any]
-    channel_axis: int
+    roles: Roles
+    layer: str | None = None
+
+    @property
+    def channel_axis(self) -> int:
+        """Which axis of the value holds channels; the last, where that is not known."""
+        return self.roles.index(Role.CHANNEL) if Role.CHANNEL in self.roles else -1
+
+    def channels_last(self, value: jax.Array) -> jax.Array:
+        """Return a value of the layer, or its gradient, as `(B, h, w, C)`.
+
+        Raises:
+            ValueError: if it has other axes.
+        """
+        order = axes(self.roles) or ((0, 1, 2, 3) if value.ndim == 4 else None)
+        if order is None:
+            raise ValueError(
+                f"layer {self.layer!r} has shape {value.shape}; expected (batch, height, width, "
+                "channels)"
+            )
+        others = [i for i in range(value.ndim) if i not in order]
+        return value.transpose(*order, *others).reshape([value.shape[i] for i in order])
 
 
 class Taps(NamedTuple):
@@ -51,7 +77,7 @@ def split(
         f: a function of one argument.
         x: that argument, or its shape.
         layer: a module path, `jax.named_scope` or `checkpoint_name`; the last value computed under
-            it is meant. By default the last layer with a spatial extent, pools left out: of a VGG
+            it is meant. By default the last layer with a spatial extent (`last_features`): of a VGG
             the last convolution's ReLU, of a ResNet the last residual sum's.
         rules: rules for the backward pass, as for `with_rules`.
 
@@ -59,12 +85,9 @@ def split(
         ValueError: if the layer is unknown (the known ones are listed), ambiguous, or in a loop.
     """
     program, tree, flow = _read(f, x, layer)
-    axis = -1
-    if layer is None:
-        cut, axis = _last_spatial(flow)
-    else:
-        cut = _find(flow, layer)
-        axis = channel_axis(flow, cut)
+    known = roles(flow)
+    cut = last_features(flow, known) if layer is None else _find(flow, layer)
+    of_cut = known.get(cut, ())
     before = program._replace(outputs=(cut,))
     after = program._replace(inputs=(cut, *program.inputs))
 
@@ -75,7 +98,7 @@ def split(
         outputs = run(_needed(after), rules or {}, value, *jax.tree.leaves(x), active=(cut,))
         return jax.tree.unflatten(tree, outputs)
 
-    return Split(run_before, run_after, -1 if axis is None else axis)
+    return Split(run_before, run_after, of_cut, layer)
 
 
 def taps(f: Callable[..., Any], layers: Sequence[str]) -> Callable[..., Taps]:
@@ -167,11 +190,10 @@ def _find(flow: Flow, layer: str) -> int:
 
 def _matches(flow: Flow, layer: str) -> dict[tuple[str, ...], int]:
     """Return the last value of every scope whose path ends in the layer's name."""
-    wanted = {tuple(filter(None, layer.split(s))) for s in ("/", ".")}
     found = {}
     for path, value in _named(flow):
         for n in range(1, len(path) + 1):
-            if any(path[max(0, n - len(w)) : n] == w for w in wanted):
+            if scope_ends_with(path[:n], layer):
                 found[path[:n]] = value
     return found
 
@@ -209,49 +231,41 @@ def _unknown(flow: Flow, layer: str) -> str:
     return f"layer {layer!r} is unknown; {hint}The known layers are {', '.join(known)}"
 
 
-def _last_spatial(flow: Flow) -> tuple[int, int]:
-    """Return the last value with height and width, made by no pool, and its channel axis."""
-    for e in reversed(flow.program.equations):
-        for v in e.outputs:
-            shape = flow.program.avals[v].shape
-            if v in flow.active and flow.differentiable(v) and len(shape) == 4:
-                axis = channel_axis(flow, v)
-                spatial = [n for i, n in enumerate(shape[1:], 1) if i != axis]
-                if axis is not None and axis > 0 and min(spatial) > 1 and not _pooled(flow, v):
-                    return v, axis
-    raise ValueError(
-        "the function has no layer of shape (batch, height, width, channels) with a spatial extent "
-        "that comes from a convolution: name one with layer=..."
-    )
+def last_features(flow: Flow, roles: Mapping[int, Roles]) -> int:
+    """Return the last value with batch, rows, columns and channels before the pooling head.
+
+    It is the output of a convolution or dense layer, of an activation or of a residual sum, one
+    that all paths from the image to the output pass if there is such a value.
+    """
+    last_use = {v: max(uses) for v, uses in flow.used.items()}
+    order = {e.outputs[0]: i for i, e in enumerate(flow.program.equations)}
+    alive = sorted((flow.made.get(v, -1), last_use[v]) for v in flow.active if v in last_use)
+    found = [
+        o.outputs[0]
+        for o in fold(flow.program, operations(flow.program, flow.program.inputs))
+        if _is_feature(flow, o, roles)
+    ]
+    if not found:
+        raise ValueError(
+            "the function has no layer of shape (batch, height, width, channels) with a spatial "
+            "extent that comes from a convolution: name one with layer=..."
+        )
+    passed = [v for v in found if not any(a < order[v] < b for a, b in alive)]
+    return (passed or found)[-1]
 
 
-def _pooled(flow: Flow, value: int) -> bool:
-    """Whether a value is a pool's output, perhaps scaled or transposed, rather than a layer's."""
-    e = flow.program.equations[flow.made[value]]
-    if elementwise(e) or e.primitive in ("transpose", "reshape", "squeeze"):
-        entries = flow.entries(flow.made[value])
-        return all(v in flow.made and _pooled(flow, v) for v in entries)
-    return e.primitive.startswith("reduce_window")
-
-
-def channel_axis(flow: Flow, value: int) -> int | None:
-    """Follow a value back to the convolution that made its channels, or return None."""
-    e = flow.program.equations[flow.made[value]] if value in flow.made else None
-    entries = flow.entries(flow.made[value]) if e else []
-    if e is None or not entries:
-        return None
-    shape = flow.program.avals[value].shape
-    if e.primitive == "conv_general_dilated":
-        return e.params["dimension_numbers"].out_spec[1]
-    entry = next((v for v in entries if flow.program.avals[v].shape == shape), entries[0])
-    axis = channel_axis(flow, entry)
-    before = flow.program.avals[entry].shape
-    if axis is None:
-        return None
-    if e.primitive == "transpose":
-        return e.params["permutation"].index(axis)
-    if len(shape) == len(before):
-        return axis if shape[axis] == before[axis] or e.primitive == "concatenate" else None
-    ranks = [[i for i, n in enumerate(s) if n != 1] for s in (before, shape)]
-    kept = [[s[i] for i in r] for s, r in zip((before, shape), ranks, strict=True)]
-    return ranks[1][ranks[0].index(axis)] if kept[0] == kept[1] and axis in ranks[0] else None
+def _is_feature(flow: Flow, o: Operation, roles: Mapping[int, Roles]) -> bool:
+    known = [axes(roles.get(v, ())) for v in (*o.operands[: o.active], *o.outputs)]
+    if known[-1] is None or not flow.differentiable(o.outputs[0]):
+        return False
+    shape = flow.program.avals[o.outputs[0]].shape
+    if max(shape[known[-1][1]], shape[known[-1][2]]) == 1:
+        return False
+    match o.kind:
+        case Kind.AFFINE:
+            return o.layered
+        case Kind.ACTIVATION:  # powers and exponentials serve to pool
+            return not all(dataflow.forms(e) <= dataflow.POWERS for e in o.equations)
+        case Kind.SUM:
+            return None not in known
+    return False

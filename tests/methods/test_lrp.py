@@ -355,7 +355,7 @@ REFUSED = {
     "group norm": (lambda x: normalise(nn.GroupNorm(2), x), r"statistic.*in GroupNorm_|statistic"),
     "layer norm": (lambda x: normalise(nn.LayerNorm(), x), "statistic of the image, as LayerNorm"),
     "softmax": (lambda x: jax.nn.softmax(x.mean((1, 2))), "logits rather than probabilities"),
-    "attention": (attend, r"dot_general.*product.*test_relevance.py"),
+    "attention": (attend, r"dot_general.*product.*test_lrp.py"),
     "product": (lambda x: (x * jnp.tanh(x[:, ::-1])).mean((1, 2)), r"no rule for `mul` \(product"),
     "sort": (lambda x: jnp.sort(x.mean((1, 2))), r"no rule for `sort` \(unknown"),
 }

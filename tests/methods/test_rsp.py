@@ -15,7 +15,7 @@ from relative_nets import EVERY, authors, case
 import jaxattr
 from jaxattr.methods.rsp import balanced, relative_map
 from jaxattr.rules.contributions import affine
-from jaxattr.rules.propagation import by_composite, propagate
+from jaxattr.rules.propagation import propagate
 from jaxattr.rules.sectional import SECTIONAL, purged, sectional
 from jaxattr.tracing.taps import split
 
@@ -36,8 +36,8 @@ def test_the_authors_code(name, start):
 
         def one(x, r):
             before = split(f, x[None], layer=FEATURES[name]).before
-            rules = by_composite(SECTIONAL)
-            return propagate(before, rules, x[None], target, lambda *_: r[None])[0]
+
+            return propagate(before, SECTIONAL, x[None], target, lambda *_: r[None])[0]
 
         a = jax.jit(jax.vmap(one))(x, jnp.asarray(theirs[f"{name}.start.{start}"]))
     assert relative_error(a, theirs[f"{name}.rsp.{start}"]) < 1e-12

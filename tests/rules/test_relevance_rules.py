@@ -9,9 +9,11 @@ from precision import enable_x64
 
 import jaxattr
 from jaxattr.rules import lrp
-from jaxattr.rules.composites import Composite, epsilon_plus, rules
+from jaxattr.rules.assignment import assign
+from jaxattr.rules.composites import Composite, epsilon_plus
 from jaxattr.rules.contributions import affine
 from jaxattr.rules.relevance import proportional
+from jaxattr.tracing.transform import trace
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 
@@ -254,7 +256,7 @@ def test_a_sum_against_its_dense_jacobian(sums, part):
         expected = down + shared(np.abs(w), 0, rest)[0]
         rule = proportional(*[part] * (part is not None), stabilizer=0.1)
         composite = Composite(lrp.zero(), lrp.zero(), mean=rule, sum=rule)
-        found = handed_down(f, {"it": rules(composite, (), ())}, x, r)["it"]
+        found = handed_down(f, {"it": assign(composite, trace(f, x).scope)}, x, r)["it"]
     np.testing.assert_allclose(np.ravel(found), expected, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(np.sum(found), np.sum(np.asarray(r)), rtol=1e-9)
 
@@ -276,6 +278,6 @@ def test_what_is_moved_keeps_its_relevance(placing):
     with enable_x64(True):
         x = normal(1, *shape).at[0, 0].set(0)
         r = normal(2, *jax.eval_shape(f, x).shape)
-        found = handed_down(f, {"it": rules(epsilon_plus(), (), ())}, x, r)["it"]
+        found = handed_down(f, {"it": assign(epsilon_plus(), trace(f, x).scope)}, x, r)["it"]
         w, _ = dense(f, x)
     np.testing.assert_allclose(np.ravel(found), np.ravel(r) @ np.abs(w), rtol=1e-12)
