@@ -13,9 +13,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxattr.lowering.convolutions import convolution
-from jaxattr.lowering.memory import gated as gated
-from jaxattr.lowering.memory import kept as kept
-from jaxattr.lowering.memory import noted as noted
+from jaxattr.lowering.memory import materialize as materialize
+from jaxattr.lowering.memory import pack_gate as pack_gate
+from jaxattr.lowering.memory import with_packed_gates as with_packed_gates
 from jaxattr.lowering.pools import max_pool, sum_pool
 from jaxattr.types import Array
 

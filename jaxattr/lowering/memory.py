@@ -17,9 +17,9 @@ from jaxattr.lowering.transposes import linear, on_cpu
 from jaxattr.types import Array
 
 
-def kept(a: Array) -> Array:
+def materialize(a: Array) -> Array:
     """Return `a`, computed once for all its readers; and so is the cotangent that comes back."""
-    return _kept(a)
+    return _materialize(a)
 
 
 def _itself(a: Array) -> Array:
@@ -31,10 +31,10 @@ def _twice_read(a: Array) -> Array:
     return jnp.where(a == a, a, jnp.asarray(jnp.nan, a.dtype))
 
 
-_kept = linear(on_cpu(_twice_read, _itself), on_cpu(_twice_read, _itself))
+_materialize = linear(on_cpu(_twice_read, _itself), on_cpu(_twice_read, _itself))
 
 
-def noted(a: Array) -> Array:
+def pack_gate(a: Array) -> Array:
     """Return booleans or bytes, computed where they stand and not where they are read."""
     return on_cpu(_fenced, _itself)(a) if a.size else a
 
@@ -45,8 +45,10 @@ def _fenced(a: Array) -> Array:
     return lax.cond(a.ravel()[0].astype(bool), number, number, a).astype(a.dtype)
 
 
-def gated(value: Callable[..., Array], name: str, *, bounds: int) -> Callable[..., Array]:
-    """Return an activation with its own derivative, its gates noted for the backward pass.
+def with_packed_gates(
+    value: Callable[..., Array], name: str, *, bounds: int
+) -> Callable[..., Array]:
+    """Return an activation with its own derivative, its gates packed for the backward pass.
 
     Args:
         value: the activation, of one or more operands.
@@ -62,11 +64,11 @@ def gated(value: Callable[..., Array], name: str, *, bounds: int) -> Callable[..
 
     def booleans(*operands: Array) -> tuple[Array, Any]:
         y, pull = jax.vjp(value, *operands)
-        return y, jax.tree.map(lambda a: noted(a) if a.dtype == bool else a, pull)
+        return y, jax.tree.map(lambda a: pack_gate(a) if a.dtype == bool else a, pull)
 
     def halves(z: Array) -> tuple[Array, Array]:  # a bound that is met halves the derivative
         y, pull = jax.vjp(value, z)
-        return y, noted((pull(jnp.full_like(y, 2**bounds))[0]).astype(jnp.uint8))
+        return y, pack_gate((pull(jnp.full_like(y, 2**bounds))[0]).astype(jnp.uint8))
 
     def halved(slope: Array, g: Array) -> tuple[Array]:
         return (jnp.where(slope == 0, 0, g * (slope.astype(g.dtype) / 2**bounds)),)

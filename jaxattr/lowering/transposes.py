@@ -72,19 +72,19 @@ def bilinear(
     y, x_bar, w_bar = jax.custom_vjp(value), jax.custom_vjp(to_left), jax.custom_vjp(to_right)
 
     def tie(f: Any, to_first: Callable[..., Array], to_second: Callable[..., Array]) -> None:
-        def forward(a: Any, b: Any) -> Any:
-            kept = b.value if a.perturbed else None, a.value if b.perturbed else None
-            return f(a.value, b.value), kept
+        def fwd(a: Any, b: Any) -> Any:
+            residuals = b.value if a.perturbed else None, a.value if b.perturbed else None
+            return f(a.value, b.value), residuals
 
-        def backward(kept: Any, c: Any) -> Any:
-            b, a = kept
+        def bwd(residuals: Any, c: Any) -> Any:
+            b, a = residuals
             zero = isinstance(c, SymbolicZero)
             return (
                 None if zero or b is None else to_first(b, c),
                 None if zero or a is None else to_second(a, c),
             )
 
-        f.defvjp(forward, backward, symbolic_zeros=True)
+        f.defvjp(fwd, bwd, symbolic_zeros=True)
 
     tie(y, x_bar, w_bar)
     tie(x_bar, lambda c, u: w_bar(u, c), lambda w, u: y(u, w))

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxattr.lowering import noted
+from jaxattr.lowering import pack_gate
 from jaxattr.tracing import slopes
 from jaxattr.tracing.local import Local, Rule
 
@@ -33,12 +33,12 @@ def gate(backward: Callable[[jax.Array, jax.Array, Callable[[], jax.Array]], jax
 
         is_gate = slopes.is_gate(local.equations)
 
-        def forward(*operands: Any) -> tuple[jax.Array, Any]:
-            gate = noted(local.slope(*operands) != 0) if is_gate else None
+        def fwd(*operands: Any) -> tuple[jax.Array, Any]:
+            gate = pack_gate(local.slope(*operands) != 0) if is_gate else None
             return local.value(*operands), (gate, operands)
 
-        def reverse(kept: Any, g: jax.Array) -> tuple[Any, ...]:
-            gate, (z, *parameters) = kept
+        def bwd(residuals: Any, g: jax.Array) -> tuple[Any, ...]:
+            gate, (z, *parameters) = residuals
             slope = lambda: local.slope(z, *parameters) if gate is None else gate.astype(z.dtype)
             back = backward(g, z, slope).astype(z.dtype)
             if not parameters:
@@ -46,7 +46,7 @@ def gate(backward: Callable[[jax.Array, jax.Array, Callable[[], jax.Array]], jax
             _, pull = jax.vjp(lambda *p: local.value(z, *p), *parameters)
             return (back, *pull(g))
 
-        activation.defvjp(forward, reverse)
+        activation.defvjp(fwd, bwd)
         return activation
 
     return rule
@@ -102,15 +102,15 @@ def _with_parameter(
         def activation(parameter: jax.Array, *operands: Any) -> jax.Array:
             return local.value(*operands)
 
-        def forward(parameter: jax.Array, *operands: Any) -> tuple[jax.Array, Any]:
+        def fwd(parameter: jax.Array, *operands: Any) -> tuple[jax.Array, Any]:
             return local.value(*operands), (parameter, operands)
 
-        def reverse(kept: Any, g: jax.Array) -> tuple[Any, ...]:
-            parameter, operands = kept
+        def bwd(residuals: Any, g: jax.Array) -> tuple[Any, ...]:
+            parameter, operands = residuals
             back = backward(parameter, operands[0], lambda: local.slope(*operands), g)
             return (None, back.astype(operands[0].dtype), *[None] * (len(operands) - 1))
 
-        activation.defvjp(forward, reverse)
+        activation.defvjp(fwd, bwd)
         parameter = parameters[local.site.position]
         return lambda *operands: activation(parameter, *operands)
 

@@ -34,16 +34,16 @@ def relevance(backward: Callable[[Array, Local, Sequence[Any]], Sequence[Array]]
         def operation(*operands: Any) -> Array:
             return local.value(*operands)
 
-        def forward(*operands: Any) -> tuple[Array, tuple[Any, ...]]:
+        def fwd(*operands: Any) -> tuple[Array, tuple[Any, ...]]:
             return local.value(*operands), operands
 
-        def reverse(operands: tuple[Any, ...], r: Array) -> tuple[Any, ...]:
+        def bwd(operands: tuple[Any, ...], r: Array) -> tuple[Any, ...]:
             down = backward(r, local, operands)
             entered = operands[: local.active]
             down = [a.astype(x.dtype) for a, x in zip(down, entered, strict=True)]
             return (*down, *[None] * (len(operands) - local.active))
 
-        operation.defvjp(forward, reverse)
+        operation.defvjp(fwd, bwd)
         return operation
 
     return rule

@@ -121,15 +121,15 @@ def _rule(multiply: Multiply, references: Mapping[int, Operands]) -> Rule:
         def operation(reference: Operands, *operands: Any) -> Array:
             return local.value(*operands)
 
-        def forward(reference: Operands, *operands: Any) -> tuple[Array, Any]:
+        def fwd(reference: Operands, *operands: Any) -> tuple[Array, Any]:
             return local.value(*operands), (reference, operands)
 
-        def backward(kept: Any, m: Array) -> tuple[Any, ...]:
-            reference, operands = kept
+        def bwd(residuals: Any, m: Array) -> tuple[Any, ...]:
+            reference, operands = residuals
             back = multiply(local, reference, operands, m)
             return (None, *back, *[None] * (len(operands) - len(back)))
 
-        operation.defvjp(forward, backward)
+        operation.defvjp(fwd, bwd)
         reference = references[local.site.position]
         return lambda *operands: operation(reference, *operands)
 

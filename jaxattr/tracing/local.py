@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxattr.lowering import gated, lower
+from jaxattr.lowering import lower, with_packed_gates
 from jaxattr.tracing import interpret, slopes
 from jaxattr.tracing.dataflow import elementwise
 from jaxattr.tracing.interpret import Equation, Program, Step
@@ -64,14 +64,14 @@ def plain(local: Local) -> Callable[..., jax.Array]:
     return local.value
 
 
-def pack_gate(local: Local) -> Callable[..., jax.Array]:
+def packed(local: Local) -> Callable[..., jax.Array]:
     """Keep an activation's own derivative, its gates packed as bytes for the backward pass."""
     made = {v for e in local.equations for v in e.outputs}
     entering = {a for e in local.equations for a in e.inputs if isinstance(a, int)} - made
     bounds = [e for e in local.equations if e.row.form is Form.BOUND]
     others = {e.primitive for e in local.equations if e.row.form is not Form.BOUND}
     chain = others <= {"convert_element_type"} and len(entering) == 1
-    return gated(local.value, local.site.op, bounds=len(bounds) if chain else 0)
+    return with_packed_gates(local.value, local.site.op, bounds=len(bounds) if chain else 0)
 
 
 def local(scope: Scope, place: Place) -> Local:

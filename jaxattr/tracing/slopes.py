@@ -109,7 +109,7 @@ def _through(e: Equation, sides: list[_Side]) -> _Side:
 def _smooth(e: Equation, sides: list[_Side]) -> _Side:
     """Push a side through an equation that JAX differentiates, or that has no slope."""
     values = [s.value for s in sides]
-    moving = [
+    active = [
         i
         for i, s in enumerate(sides)
         if s.rate is not None and jnp.issubdtype(jnp.result_type(s.value), jnp.inexact)
@@ -117,15 +117,15 @@ def _smooth(e: Equation, sides: list[_Side]) -> _Side:
 
     def along(*moved: Any) -> Any:
         full = list(values)
-        for i, m in zip(moving, moved, strict=True):
+        for i, m in zip(active, moved, strict=True):
             full[i] = m
         return interpret.apply(e, *full)[0]
 
     out = interpret.apply(e, *values)[0]
-    if not moving or not jnp.issubdtype(out.dtype, jnp.inexact):
+    if not active or not jnp.issubdtype(out.dtype, jnp.inexact):
         return _Side(out, _rate(_Side(out, None)))
-    _, pull = jax.vjp(along, *(values[i] for i in moving))
-    rates = [c * sides[i].rate for i, c in zip(moving, pull(jnp.ones_like(out)), strict=True)]
+    _, pull = jax.vjp(along, *(values[i] for i in active))
+    rates = [c * sides[i].rate for i, c in zip(active, pull(jnp.ones_like(out)), strict=True)]
     return _Side(out, sum(rates[1:], rates[0]).astype(out.dtype))
 
 

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxattr.lowering import LOWERED, kept
+from jaxattr.lowering import LOWERED, materialize
 from jaxattr.tracing import control_flow, interpret
 from jaxattr.tracing.interpret import Equation, Inline, Program, Step
-from jaxattr.tracing.local import Rule, local, lowered, lowering, pack_gate, refuse
+from jaxattr.tracing.local import Rule, local, lowered, lowering, packed, refuse
 from jaxattr.tracing.operations import Operation
 from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.sites import Place, Scope, every, should_inline, survey
@@ -154,7 +154,7 @@ def _shared(program: Program) -> set[int]:
 
 def _materialized(step: Step, shared: set[int], *operands: Any) -> list[Any]:
     outputs = zip(step.outputs, step.run(*operands), strict=True)
-    return [kept(value) if a in shared else value for a, value in outputs]
+    return [materialize(value) if a in shared else value for a, value in outputs]
 
 
 def _run(scope: Scope, place: Place, rules: Mapping, made: set[int]) -> Iterator[Step]:
@@ -188,7 +188,7 @@ def _rule(scope: Scope, operation: Operation, rules: Mapping) -> Rule | None:
     if rules and operation.kind is Kind.UNKNOWN:
         default = refuse
     elif operation.kind is Kind.ACTIVATION and scope.lowered:
-        default = pack_gate
+        default = packed
     return rules.get(operation.kind, default)
 
 

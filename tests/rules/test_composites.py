@@ -1,0 +1,116 @@
+"""Composites: a rule for any kind, any layer by name and any operation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from nets import load, plain
+from precision import enable_x64
+
+import jaxattr
+from jaxattr.rules import lrp
+from jaxattr.rules.composites import Composite, uniform
+from jaxattr.tracing.local import plain as own_derivative
+
+
+@pytest.fixture
+def resnet():
+    with enable_x64(True):
+        net, params, x, target = load("resnet", "float64")
+        yield plain(net, params), x, target
+
+
+def maps(resnet, composite):
+    f, x, target = resnet
+    return jax.jit(jaxattr.lrp(f, composite=composite))(x, target)
+
+
+def test_a_layer_by_name(resnet):
+    """Naming every layer is the same as naming none and giving all of them that rule."""
+    everywhere = maps(resnet, uniform(lrp.gamma()))
+    names = ["conv1", "layer1", "layer2", "fc"]
+    named = uniform(lrp.epsilon())._replace(layers=dict.fromkeys(names, lrp.gamma()))
+    np.testing.assert_allclose(maps(resnet, named), everywhere, rtol=1e-10, atol=1e-14)
+    one = uniform(lrp.epsilon())._replace(layers={"layer2.conv2": lrp.gamma()})
+    assert np.abs(maps(resnet, one) - maps(resnet, uniform(lrp.epsilon()))).max() > 1e-3
+    assert np.abs(maps(resnet, one) - everywhere).max() > 1e-3
+
+
+def test_the_last_name_counts(resnet):
+    plus, epsilon = lrp.z_plus(), lrp.epsilon()
+    twice = uniform(epsilon)._replace(layers={"layer1": plus, "layer1.conv1": epsilon})
+    once = uniform(epsilon)._replace(layers={"layer1.conv2": plus})
+    np.testing.assert_array_equal(maps(resnet, twice), maps(resnet, once))
+
+
+def test_conserving_reaches_named_layers(resnet):
+    f, x, target = resnet
+    named = uniform(lrp.epsilon())._replace(layers={"layer1": lrp.gamma()})
+    total = jaxattr.lrp(f, composite=named, conserve=True)(x, target).sum((1, 2, 3))
+    logit = jnp.take_along_axis(f(x), target[:, None], 1)[:, 0]
+    np.testing.assert_allclose(total, logit, rtol=1e-8)
+
+
+def test_names_that_are_not_there(resnet):
+    for slot, name, message in [
+        ("layers", "layer9", "rule for the layer 'layer9'.* it has layer2/conv2"),
+        ("ops", "gelu", "rule for the operation 'gelu'.* it has"),
+    ]:
+        composite = uniform(lrp.epsilon())._replace(**{slot: {name: lrp.epsilon()}})
+        with pytest.raises(ValueError, match=message):
+            maps(resnet, composite)
+
+
+def test_an_operation_by_its_function():
+    """A softplus that hands all to nobody, between two that pass."""
+    f = lambda x: jax.nn.softplus(jnp.tanh(x.sum((1, 2)) @ jnp.array([[1.0], [2.0]])))
+    x, target = jnp.ones((1, 2, 2, 2)), jnp.array([0])
+    nothing = lambda local: lambda *operands: jax.lax.stop_gradient(local.value(*operands))
+    composite = uniform(lrp.epsilon())
+    assert np.abs(jaxattr.lrp(f, composite=composite)(x, target)).max() > 0.1
+    without = composite._replace(ops={"softplus": nothing})
+    assert not np.asarray(jaxattr.lrp(f, composite=without)(x, target)).any()
+
+
+def test_kinds_that_were_refused_or_fixed():
+    """Statistic, max-pool and unknown are slots as all others are."""
+    f = lambda x: jnp.sort(x.max((1, 2))) * jax.lax.rsqrt((x**2).mean((1, 2)).mean(-1) + 1)[:, None]
+    x, target = jnp.arange(8.0).reshape(1, 2, 2, 2), jnp.array([0])
+    rule = lrp.epsilon()
+    for slots in ({}, {"statistic": own_derivative}, {"unknown": own_derivative}):
+        with pytest.raises(jaxattr.UnsupportedOperation):
+            jaxattr.lrp(f, composite=Composite(rule, rule, **slots))(x, target)
+    slots = {"statistic": own_derivative, "unknown": own_derivative}
+    a = jaxattr.lrp(f, composite=Composite(rule, rule, **slots))(x, target)
+    assert np.isfinite(a).all()
+    nothing = lambda local: lambda *operands: jax.lax.stop_gradient(local.value(*operands))
+    g = lambda x: x.max((1, 2))
+    assert np.asarray(jaxattr.lrp(g)(x, target)).any()
+    assert not np.asarray(
+        jaxattr.lrp(g, composite=Composite(rule, rule, max_pool=nothing))(x, target)
+    ).any()
+
+
+def test_a_name_with_resize_in_it_is_only_a_name():
+    """A convolution has the convolutions' rule whatever the function is called that makes it."""
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 3, 4)), jnp.float32)
+
+    def block(x):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def resize_block(x):
+        return block(x)
+
+    x, target = jnp.ones((1, 5, 5, 3)), jnp.array([1])
+    one, other = jax.jit(block), jax.jit(resize_block)
+    maps = [jaxattr.lrp(lambda x, g=g: g(x).mean((1, 2)))(x, target) for g in (one, other)]
+    np.testing.assert_array_equal(*maps)
+
+
+def test_resizing_has_no_weights_of_its_own():
+    f = lambda x: jax.image.resize(x, (1, 8, 8, 2), "bilinear").mean((1, 2))
+    sites = jaxattr.sites(f, jnp.ones((1, 4, 4, 2)))
+    assert {s.kind.value for s in sites} <= {"linear", "affine"}
+    assert all(s.op != "dot_general" for s in sites if s.kind == "affine")
