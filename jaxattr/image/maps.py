@@ -1,16 +1,17 @@
-"""Attribution maps as pictures: channels, scale and size. Arrays to arrays, no model."""
+"""Attribution maps as pictures: their channels, scale, size and smoothness.
 
-from collections.abc import Callable
-from typing import TypeAlias
+`resize`, `resize_aligned`, `resize_cubic` and `gaussian_blur` are part of it, so that
+`jaxattr.maps` is all that one needs for a map.
+"""
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
+from jaxattr.image.filters import gaussian_blur as gaussian_blur
+from jaxattr.image.resize import Resize as Resize
+from jaxattr.image.resize import resize as resize
+from jaxattr.image.resize import resize_aligned as resize_aligned
+from jaxattr.image.resize import resize_cubic as resize_cubic
 from jaxattr.types import Array
-
-Resize: TypeAlias = Callable[[Array, tuple[int, int]], Array]
-"""From maps `(B, h, w)` or `(B, h, w, C)` and `(H, W)` to maps of that size."""
 
 
 def heatmap(a: Array) -> Array:
@@ -64,80 +65,3 @@ def unit_range(a: Array) -> Array:
     axes = tuple(range(1, a.ndim))
     low, high = a.min(axes, keepdims=True), a.max(axes, keepdims=True)
     return (a - low) / jnp.where(high == low, 1, high - low)
-
-
-def gaussian_blur(a: Array, sigma: float) -> Array:
-    """Blur maps `(B, H, W, C)` by a Gaussian of `sigma` pixels; edges are repeated."""
-    if sigma <= 0:
-        raise ValueError(f"sigma is {sigma}; expected a positive number of pixels")
-    reach = int(4 * sigma + 0.5)
-    weights = jnp.exp(-0.5 * (jnp.arange(-reach, reach + 1, dtype=a.dtype) / sigma) ** 2)
-    weights /= weights.sum()
-
-    def along(a: Array, axis: int) -> Array:
-        padding = [(reach, reach) if i == axis else (0, 0) for i in range(a.ndim)]
-        padded = jnp.moveaxis(jnp.pad(a, padding, mode="edge"), axis, -1)
-        smooth = lambda row: jnp.convolve(row, weights, mode="valid")
-        flat = jax.vmap(smooth)(padded.reshape(-1, padded.shape[-1]))
-        return jnp.moveaxis(flat.reshape(*padded.shape[:-1], -1), -1, axis)
-
-    return along(along(a, 1), 2)
-
-
-def resize(a: Array, size: tuple[int, int]) -> Array:
-    """Resize maps `(B, h, w)` or `(B, h, w, C)` bilinearly to `size = (H, W)`.
-
-    Pixel centres are at half-integers (torch's `align_corners=False`), edges are repeated, and
-    shrinking does not blur first.
-    """
-    shape = (a.shape[0], *size, *a.shape[3:])
-    return jax.image.resize(a, shape, "bilinear", antialias=False)
-
-
-def resize_aligned(a: Array, size: tuple[int, int]) -> Array:
-    """Resize maps `(B, h, w)` or `(B, h, w, C)` bilinearly, with the corners' centres aligned.
-
-    The corner pixels keep their values (torch's `align_corners=True`).
-
-    >>> import jax.numpy as jnp
-    >>> resize_aligned(jnp.array([[[0.0, 3.0]]]), (1, 4)).tolist()
-    [[[0.0, 1.0, 2.0, 3.0]]]
-    """
-    for axis, n in ((1, size[0]), (2, size[1])):
-        m = a.shape[axis]
-        at = np.linspace(0, m - 1, n)[:, None]
-        a = _interpolate(a, axis, np.maximum(0, 1 - np.abs(at - np.arange(m))))
-    return a
-
-
-def resize_cubic(a: Array, size: tuple[int, int]) -> Array:
-    """Resize maps `(B, h, w)` or `(B, h, w, C)` by cubic convolution.
-
-    Keys' kernel with the parameter -0.75, as in torch and OpenCV (`jax.image.resize` takes -0.5).
-    Pixel centres are at half-integers, edges are repeated, and shrinking does not blur first.
-
-    >>> import jax.numpy as jnp
-    >>> resize_cubic(jnp.array([[[0.0, 64.0]]]), (1, 4)).tolist()
-    [[[-6.75, 14.5, 49.5, 70.75]]]
-    """
-    for axis, n in ((1, size[0]), (2, size[1])):
-        m = a.shape[axis]
-        at = (np.arange(n) + 0.5) * m / n - 0.5
-        weights = np.zeros((n, m))
-        for tap in range(-1, 3):
-            place = np.floor(at) + tap
-            into = np.clip(place, 0, m - 1).astype(int)
-            np.add.at(weights, (np.arange(n), into), _cubic(np.abs(at - place)))
-        a = _interpolate(a, axis, weights)
-    return a
-
-
-def _cubic(t: np.ndarray, a: float = -0.75) -> np.ndarray:
-    near = ((a + 2) * t - (a + 3)) * t**2 + 1
-    return np.where(t <= 1, near, a * (((t - 5) * t + 8) * t - 4))
-
-
-def _interpolate(a: Array, axis: int, weights: np.ndarray) -> Array:
-    """Multiply an axis of `a` by a matrix `(new size, old size)`."""
-    rows = jnp.tensordot(jnp.asarray(weights, a.dtype), a, axes=(1, axis))
-    return jnp.moveaxis(rows, 0, axis)

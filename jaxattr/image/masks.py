@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.typing import DTypeLike
 
+from jaxattr.image.filters import ceiling_reach, edge, filter_matrix, gaussian
+from jaxattr.image.linear import separable
 from jaxattr.types import Array, Key
 
 
@@ -33,9 +34,9 @@ def grid_mask(
     """
     ours, down, across = jax.random.split(key, 3)
     grid = jax.random.bernoulli(ours, probability, (cells, cells)).astype(dtype)
-    left = _enlargement(down, size[0], cells).astype(dtype)
-    right = _enlargement(across, size[1], cells).astype(dtype)
-    return _both(left, grid, right)
+    rows = _enlargement(down, size[0], cells)
+    columns = _enlargement(across, size[1], cells)
+    return separable(grid, rows, columns, (0, 1))
 
 
 def _enlargement(key: Key, pixels: int, cells: int) -> Array:
@@ -60,43 +61,10 @@ def blurred_grid(grid: Array, size: tuple[int, int], *, spacing: int, sigma: flo
     Returns:
         `(..., H, W)`, in the range of the grid.
     """
-    left, right = (
-        jnp.asarray(blurring(n, sigma, edges=True) @ _squares(n, spacing), grid.dtype) for n in size
-    )
-    return _both(left, grid, right)
+    kernel = gaussian(sigma, ceiling_reach(sigma))
+    rows, columns = (filter_matrix(kernel, n, edge) @ _squares(n, spacing) for n in size)
+    return separable(grid, rows, columns, (-2, -1))
 
 
 def _squares(pixels: int, spacing: int) -> np.ndarray:
     return np.eye(-(-pixels // spacing)).repeat(spacing, 0)[:pixels]
-
-
-def blurring(pixels: int, sigma: float, *, edges: bool) -> np.ndarray:
-    """Return the matrix `(pixels, pixels)` that blurs one axis by a Gaussian, cut off at 4 sigma.
-
-    Args:
-        pixels: along the axis.
-        sigma: standard deviation in pixels; 0 changes nothing.
-        edges: whether what lies beyond the image is its edge repeated, or 0.
-    """
-    reach = int(np.ceil(4 * sigma))
-    offsets = np.arange(-reach, reach + 1)
-    weights = np.exp(-0.5 * (offsets / (sigma or 1)) ** 2)
-    weights /= weights.sum()
-    at = np.arange(pixels)[:, None] + offsets
-    matrix = np.zeros((pixels, pixels))
-    inside = edges | ((at >= 0) & (at < pixels))
-    rows = np.broadcast_to(np.arange(pixels)[:, None], at.shape)
-    np.add.at(matrix, (rows, at.clip(0, pixels - 1)), weights * inside)
-    return matrix
-
-
-def blur(x: Array, sigma: float, *, edges: bool) -> Array:
-    """Blur images `(B, H, W, C)` by a Gaussian, by two matrix products; see `blurring`."""
-    left, right = (jnp.asarray(blurring(n, sigma, edges=edges), x.dtype) for n in x.shape[1:3])
-    return jnp.einsum("ih,bhwc,jw->bijc", left, x, right, precision=lax.Precision.HIGHEST)
-
-
-def _both(left: Array, grid: Array, right: Array) -> Array:
-    return jnp.einsum(
-        "ih,...hw,jw->...ij", left, grid, right, precision=lax.Precision.HIGHEST, optimize=True
-    )

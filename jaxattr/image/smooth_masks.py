@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxattr.image.order import nth_smallest
 from jaxattr.types import Array
 
 _COLDNESS = 20.0
@@ -185,30 +186,9 @@ def area_penalty(masks: Array, areas: Sequence[float]) -> Array:
     n = masks.shape[-1]
     zeros = jnp.asarray([min(int(n * (1 - a)), n - 1) for a in areas])
     fixed = lax.stop_gradient(masks)
-    threshold, tolerance = smallest(fixed, zeros)[..., None], 8 * jnp.finfo(masks.dtype).eps
+    threshold, tolerance = nth_smallest(fixed, zeros)[..., None], 8 * jnp.finfo(masks.dtype).eps
     over, under = fixed > threshold + tolerance, fixed < threshold - tolerance
     level = n - (over | under).sum(-1, keepdims=True)
     share = ((n - zeros[:, None] - over.sum(-1, keepdims=True)) / level).astype(masks.dtype)
     distance = ((masks - jnp.where(over, 1, jnp.where(under, 0, share))) ** 2).mean(-1)
     return distance + (share * (1 - share) * level / n)[..., 0]
-
-
-def smallest(a: Array, rank: Array) -> Array:
-    """Return the `rank`-th smallest of `(..., N)` numbers, none negative, counted from 0.
-
-    Such floats are in the order of their bits, so the answer is built from the highest bit down.
-
-    >>> import jax.numpy as jnp
-    >>> smallest(jnp.array([3.0, 1.0, 2.0, 1.0]), jnp.array(2)).item()
-    2.0
-    """
-    bits = 8 * a.dtype.itemsize
-    numbers = lax.bitcast_convert_type(a, f"int{bits}")
-
-    def bit(i: Array, found: Array) -> Array:
-        tried = found | (jnp.ones_like(found) << (bits - 2 - i))
-        below = (numbers < tried[..., None]).sum(-1)
-        return jnp.where(below <= rank, tried, found)
-
-    found = lax.fori_loop(0, bits - 1, bit, jnp.zeros(a.shape[:-1], numbers.dtype))
-    return lax.bitcast_convert_type(found, a.dtype)

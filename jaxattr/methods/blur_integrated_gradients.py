@@ -4,14 +4,13 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxattr.contract import attribution, check_positive, class_gradient
+from jaxattr.image.filters import gaussian, rounded_reach, toeplitz
+from jaxattr.image.linear import multiply
 from jaxattr.loops.sampling import moments
 from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Array, Attribution, Fun
-
-_EXACT = lax.Precision.HIGHEST
 
 
 class Blur(NamedTuple):
@@ -80,9 +79,9 @@ def blur_integrated_gradients(
     g = with_rules(f, {})
 
     def explain(x: Array, target: Array, key: object) -> Array:
-        reach = max(x.shape[1:3])
-        here = np.stack([gaussian(sigma, reach) for sigma in sigmas[:-1]])
-        ahead = np.stack([gaussian(sigma + grad_step, reach) for sigma in sigmas[:-1]])
+        reach = max(x.shape[1:3]) - 1
+        here = np.stack([_weights(sigma, reach) for sigma in sigmas[:-1]])
+        ahead = np.stack([_weights(sigma + grad_step, reach) for sigma in sigmas[:-1]])
         rows = (here, ahead, (ahead - here) / grad_step)
         points = Blur(*(jnp.asarray(a, x.dtype) for a in rows))
         widths = jnp.asarray(np.diff(sigmas), x.dtype)
@@ -97,31 +96,16 @@ def blur_integrated_gradients(
     return attribution(f, explain)
 
 
-def gaussian(sigma: float, reach: int) -> np.ndarray:
-    """Return the weights of a blur at the offsets `-(reach - 1)` to `reach - 1`.
-
-    They are cut off at four sigmas, and those within sum to one, as in SciPy.
-
-    >>> gaussian(0.0, 2).tolist(), gaussian(0.3, 2).round(3).tolist()
-    ([0.0, 1.0, 0.0], [0.004, 0.992, 0.004])
-    """
-    offsets, cut = np.arange(1 - reach, reach), int(4 * sigma + 0.5)
-    if cut == 0:
-        return (offsets == 0).astype(float)
-    whole = np.exp(-0.5 * (np.arange(-cut, cut + 1) / sigma) ** 2).sum()
-    inside = np.abs(offsets) <= cut
-    return np.where(inside, np.exp(-0.5 * (offsets / sigma) ** 2), 0) / whole
+def _weights(sigma: float, reach: int) -> np.ndarray:
+    """Return the part of a Gaussian between the offsets `-reach` and `reach`."""
+    whole = rounded_reach(sigma)
+    beyond = max(reach - whole, 0)
+    return np.pad(gaussian(sigma, whole), beyond)[whole + beyond - reach :][: 2 * reach + 1]
 
 
 def _rows(weights: Array, x: Array) -> Array:
-    return jnp.einsum("ij,bjwc->biwc", _matrix(weights, x.shape[1]), x, precision=_EXACT)
+    return multiply(x, toeplitz(weights, x.shape[1]), 1)
 
 
 def _columns(weights: Array, x: Array) -> Array:
-    return jnp.einsum("ij,bhjc->bhic", _matrix(weights, x.shape[2]), x, precision=_EXACT)
-
-
-def _matrix(weights: Array, n: int) -> Array:
-    """Return the matrix that convolves `n` values, with zeros around them."""
-    middle = weights.shape[0] // 2
-    return weights[middle + np.arange(n) - np.arange(n)[:, None]]
+    return multiply(x, toeplitz(weights, x.shape[2]), 2)

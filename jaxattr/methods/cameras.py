@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.contract import attribution, check_positive
-from jaxattr.image.maps import resize, resize_cubic
+from jaxattr.image.resize import resize, resize_cubic
 from jaxattr.loops.sampling import moments
 from jaxattr.methods.grad_cam import at_layer
 from jaxattr.types import Array, Attribution, Fun

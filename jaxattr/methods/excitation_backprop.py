@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from jaxattr.contract import attribution, one_hot
-from jaxattr.image.maps import resize
+from jaxattr.image.resize import resize
 from jaxattr.rules.composites import Composite
 from jaxattr.rules.excitation import CONTRASTIVE, EXCITATION
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers

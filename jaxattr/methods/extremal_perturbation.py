@@ -10,7 +10,7 @@ import optax
 
 from jaxattr import scores
 from jaxattr.contract import attribution, broadcast, check_positive, same_options
-from jaxattr.image.masks import blur
+from jaxattr.image.filters import ceiling_reach, gaussian_blur, zero
 from jaxattr.image.smooth_masks import area_penalty, smooth_mask
 from jaxattr.loops.optimization import minimize_terms, projected
 from jaxattr.loops.progress import Progress
@@ -30,7 +30,11 @@ def blur_pyramid(x: Array, *, levels: int = 8, sigma: float = 20.0) -> Array:
     """Blur images ever less: level `l` by `sigma (1 - l / (levels - 1))` pixels, zeros around."""
     _check_levels(levels)
     steps = (1 - i / (levels - 1) for i in range(levels))
-    return jnp.stack([blur(x, sigma * s, edges=False) for s in steps])
+    return jnp.stack([_blur(x, sigma * s) for s in steps])
+
+
+def _blur(x: Array, sigma: float) -> Array:
+    return gaussian_blur(x, sigma, border=zero, reach=ceiling_reach)
 
 
 def fade_pyramid(x: Array, *, levels: int = 8) -> Array:
@@ -127,7 +131,7 @@ def extremal_perturbation_fit(
         parameters, losses = minimize_terms(terms, start, optimizer, steps, progress)
         masks = draw(parameters)[0].astype(x.dtype)
         mean = masks.mean(1)[..., None]
-        return Fit(blur(mean, smoothing * min(height, width), edges=False), masks, losses)
+        return Fit(_blur(mean, smoothing * min(height, width)), masks, losses)
 
     return attribution(f, explain)
 

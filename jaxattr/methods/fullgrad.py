@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.contract import attribution, one_hot
-from jaxattr.image.maps import resize_aligned
+from jaxattr.image.resize import resize_aligned
 from jaxattr.rules import gates
 from jaxattr.tracing.shifts import shifted
 from jaxattr.types import Array, Attribution, Explanation, Fun

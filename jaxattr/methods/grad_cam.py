@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.contract import attribution, one_hot
-from jaxattr.image.maps import resize
+from jaxattr.image.resize import resize
 from jaxattr.tracing.taps import split
 from jaxattr.types import Array, Attribution, Fun
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from jaxattr.contract import attribution
-from jaxattr.image.maps import resize
+from jaxattr.image.resize import resize
 from jaxattr.methods.grad_cam import at_layer
 from jaxattr.types import Array, Attribution, Fun
 

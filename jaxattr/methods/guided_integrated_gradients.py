@@ -6,6 +6,7 @@ import numpy as np
 from jax import lax
 
 from jaxattr.contract import attribution, broadcast, check_positive, class_gradient
+from jaxattr.image.order import nth_smallest
 from jaxattr.loops.progress import Progress, report
 from jaxattr.loops.sampling import widened
 from jaxattr.tracing.transform import with_rules
@@ -113,7 +114,7 @@ def _move(high: Array, rank: int, at: Array, steepness: Array, share: Array, gap
 
     def turn(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         _, passed, left = state
-        edge = nth_smallest(order, between(passed, jnp.inf), rank)
+        edge = nth_smallest(order.ravel(), rank, where=between(passed, jnp.inf).ravel())
         return passed, edge, left - jnp.where(between(passed, edge), rooms, 0).sum()
 
     def open_(state: tuple[Array, Array, Array]) -> Array:
@@ -127,36 +128,3 @@ def _move(high: Array, rank: int, at: Array, steepness: Array, share: Array, gap
     wanted = jnp.where(partly, room, 0).sum()
     part = jnp.minimum(left / jnp.where(wanted == 0, 1, wanted), 1)
     return jnp.where(whole, high, jnp.where(partly, at + part * (high - at), at))
-
-
-def nth_smallest(a: Array, among: Array, n: int) -> Array:
-    """Return the entry with `n` smaller ones before it, or infinity if there are not so many.
-
-    By bisection: numbers that are not negative are in the order of their bits, and counting is much
-    faster than sorting.
-
-    Args:
-        a: numbers that are not negative, of any shape.
-        among: which of them count.
-        n: counted from 0.
-
-    >>> import jax.numpy as jnp
-    >>> a = jnp.array([3.0, 1.0, 0.0, 2.0])
-    >>> [nth_smallest(a, a > 0, n).item() for n in range(4)]
-    [1.0, 2.0, 3.0, inf]
-    """
-    integer = jnp.dtype(f"uint{8 * a.dtype.itemsize}")
-    bits = lax.bitcast_convert_type(a, integer)
-    bounds = (
-        jnp.asarray(0, integer),
-        lax.bitcast_convert_type(jnp.asarray(jnp.inf, a.dtype), integer),
-    )
-
-    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = bounds
-        middle = low + (high - low) // 2
-        enough = (among & (bits <= middle)).sum() > n
-        return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
-
-    _, found = lax.fori_loop(0, 8 * a.dtype.itemsize, halve, bounds)
-    return lax.bitcast_convert_type(found, a.dtype)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxattr.contract import attribution, class_gradient, same_options
-from jaxattr.image.maps import gaussian_blur, unit_range
+from jaxattr.image.filters import gaussian_blur
+from jaxattr.image.maps import unit_range
 from jaxattr.loops.optimization import Progress, minimize, parameters_like
 from jaxattr.rules import gates
 from jaxattr.scores import Score, logit
@@ -54,7 +55,7 @@ def lpr_fit(
     network = with_rules(f, {})
 
     def soft(mask: Array) -> Array:
-        return gaussian_blur(mask, smoothing) if smoothing else mask
+        return gaussian_blur(mask, smoothing)
 
     def explain(x: Array, target: Array, key: object) -> Fit:
         frozen = freeze(f, x)

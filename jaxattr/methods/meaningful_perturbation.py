@@ -10,7 +10,8 @@ from jax import lax
 
 from jaxattr import scores
 from jaxattr.contract import attribution, broadcast, check_positive, need_key, same_options
-from jaxattr.image.masks import blur, blurred_grid
+from jaxattr.image.filters import ceiling_reach, gaussian_blur
+from jaxattr.image.masks import blurred_grid
 from jaxattr.loops.optimization import minimize_terms, projected
 from jaxattr.loops.progress import Progress
 from jaxattr.loops.sampling import answers, widened
@@ -68,7 +69,7 @@ def meaningful_perturbation_fit(
         key = need_key(key, "meaningful_perturbation")
         size = x.shape[1], x.shape[2]
         sides = -(-size[0] // spacing), -(-size[1] // spacing)
-        pair = jnp.stack([blur(x, blur_sigma, edges=True), x])
+        pair = jnp.stack([gaussian_blur(x, blur_sigma, reach=ceiling_reach), x])
 
         def drawn(grid: Array) -> Array:
             return blurred_grid(grid, size, spacing=spacing, sigma=mask_sigma)

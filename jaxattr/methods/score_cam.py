@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.contract import attribution, check_positive
-from jaxattr.image.maps import Resize, resize, unit_range
+from jaxattr.image.maps import unit_range
+from jaxattr.image.resize import Resize, resize
 from jaxattr.loops.progress import Progress
 from jaxattr.loops.sampling import answers
 from jaxattr.scores import Score, logit

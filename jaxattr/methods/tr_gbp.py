@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 
 from jaxattr.contract import attribution, one_hot, same_options
-from jaxattr.image.maps import resize
+from jaxattr.image.resize import resize
 from jaxattr.rules import gates
 from jaxattr.tracing.interpret import Equation
 from jaxattr.tracing.local import Rule

@@ -1,8 +1,7 @@
 """What an image is without its evidence."""
 
-import jax.numpy as jnp
-import numpy as np
-
+from jaxattr.image.filters import filter_matrix, gaussian, reflect, rounded_reach, zero
+from jaxattr.image.linear import separable
 from jaxattr.types import Array
 
 
@@ -35,22 +34,7 @@ def blur(x: Array, *, size: int = 11, sigma: float = 5.0) -> Array:
     """
     if size < 1 or size % 2 == 0:
         raise ValueError(f"size is {size}; expected an odd number of pixels")
-    kernel = _mirrored_gaussian(size, sigma)
-    return _along(_along(x, kernel, axis=1), kernel, axis=2)
-
-
-def _mirrored_gaussian(size: int, sigma: float) -> np.ndarray:
-    reach = int(4 * sigma + 0.5)
-    offsets = np.arange(-reach, reach + 1)
-    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
-    places = (np.arange(size)[:, None] + offsets) % (2 * size)
-    middle = np.minimum(places, 2 * size - 1 - places) == size // 2
-    return (middle * weights).sum(1) / weights.sum()
-
-
-def _along(x: Array, kernel: np.ndarray, *, axis: int) -> Array:
-    half, length = len(kernel) // 2, x.shape[axis]
-    wide = jnp.pad(x, [(half, half) if i == axis else (0, 0) for i in range(x.ndim)])
-    at = [slice(None)] * axis
-    shifted = (wide[*at, i : i + length] for i in range(len(kernel)))
-    return sum((float(w) * s for w, s in zip(kernel, shifted, strict=True)), jnp.zeros_like(x))
+    spread = filter_matrix(gaussian(sigma, rounded_reach(sigma)), size, reflect)
+    kernel = spread[:, size // 2]
+    rows, columns = (filter_matrix(kernel, n, zero) for n in x.shape[1:3])
+    return separable(x, rows, columns)

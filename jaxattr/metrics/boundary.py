@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from jaxattr.image.order import descending
 from jaxattr.metrics.ranking import Reduction, finite, magnitude_sum, reduced
 from jaxattr.metrics.results import Score, scored
 from jaxattr.types import Array
@@ -60,8 +61,7 @@ def upper_half(score: Array, valid: Array) -> Array:
         Which of them still count: half of the valid ones, the middle one of an odd number kept;
         of equal scores the first.
     """
-    order = jnp.argsort(jnp.where(valid, -score, jnp.inf), stable=True)
-    places = jnp.argsort(order)
+    places = descending(jnp.where(valid, score, -jnp.inf)[None])[0]
     return valid & (places < (valid.sum() + 1) // 2)
 
 

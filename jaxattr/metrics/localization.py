@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 
 from jaxattr.image.maps import heatmap
-from jaxattr.metrics.ranking import Reduction, finite, reduced
+from jaxattr.metrics.alignment import align
+from jaxattr.metrics.ranking import Reduction
 from jaxattr.metrics.results import Score, scored
-from jaxattr.metrics.sizes import check_mask, enlarge, inside
 from jaxattr.types import Array
 
 
@@ -45,15 +45,11 @@ def pointing_game(
         Zhang et al., Top-down neural attention by excitation backprop, ECCV 2016, section 4.1, as
         TorchRay plays it (Fong, Patrick and Vedaldi, ICCV 2019).
     """
-    scores = reduced(attribution, reduce)
-    check_mask(mask, scores)
-    there = finite(scores)
-    scores = jnp.where(there[:, None, None], scores, 0)
-    enlarged = enlarge(scores, mask.shape[1:], sizes)
-    best = enlarged.reshape(len(mask), -1).argmax(1)
+    found = align(attribution, mask, sizes, reduce)
+    best = found.scores.reshape(len(mask), -1).argmax(1)
     points = jnp.stack(jnp.unravel_index(best, mask.shape[1:]), -1)
     hit = point_hits(points, mask, tolerance=tolerance)
-    return scored(hit.score, hit.valid & there)
+    return scored(hit.score, hit.valid & found.finite)
 
 
 def point_hits(points: Array, mask: Array, *, tolerance: float = 15) -> Score:
@@ -110,11 +106,9 @@ def energy_pointing_game(
     Reference:
         Wang et al., Score-CAM, CVPR workshops 2020, section 4.3.
     """
-    scores = reduced(attribution, reduce)
-    check_mask(mask, scores)
-    image = inside(mask.shape, sizes)
-    energy = jnp.where(image, jnp.maximum(enlarge(scores, mask.shape[1:], sizes), 0), 0)
+    found = align(attribution, mask, sizes, reduce)
+    energy = jnp.maximum(found.scores, 0)
     within, total = (e.sum((1, 2)) for e in (energy * mask, energy))
-    share = mask.sum((1, 2)) / image.sum((1, 2))
-    valid = (share > 0) & (share <= cover) & (total > 0) & finite(scores)
+    share = mask.sum((1, 2)) / found.inside.sum((1, 2))
+    valid = (share > 0) & (share <= cover) & (total > 0) & found.finite
     return scored(within / jnp.where(total > 0, total, 1), valid)

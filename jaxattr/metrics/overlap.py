@@ -6,9 +6,9 @@ from typing import TypeAlias
 import jax.numpy as jnp
 
 from jaxattr.image.maps import heatmap
-from jaxattr.metrics.ranking import Reduction, finite, reduced
+from jaxattr.metrics.alignment import align
+from jaxattr.metrics.ranking import Reduction
 from jaxattr.metrics.results import Score, Segmentation, scored
-from jaxattr.metrics.sizes import check_mask, enlarge, inside
 from jaxattr.types import Array
 
 Region: TypeAlias = Callable[[Array], Array]
@@ -96,13 +96,10 @@ def segmentation_iou(
         Nam et al., Interpreting deep neural networks with relative sectional propagation,
         AAAI 2021; Guillaumin, Kuettel and Ferrari, ImageNet auto-annotation, IJCV 2014.
     """
-    scores = reduced(attribution, reduce)
-    check_mask(mask, scores)
-    counted = jnp.broadcast_to(inside(mask.shape, sizes), mask.shape)
-    counted = counted if void is None else counted & ~void
-    enlarged = jnp.where(counted, enlarge(scores, mask.shape[1:], sizes), -jnp.inf)
-    marked = region(enlarged) & counted
-    valid = (mask & counted).any((1, 2)) & finite(scores)
+    found = align(attribution, mask, sizes, reduce)
+    counted = found.inside if void is None else found.inside & ~void
+    marked = region(jnp.where(counted, found.scores, -jnp.inf)) & counted
+    valid = (mask & counted).any((1, 2)) & found.finite
     foreground = scored(_iou(marked, mask & counted), valid)
     background = scored(_iou(counted & ~marked, counted & ~mask), valid)
     return Segmentation(foreground.score, background.score, foreground.valid)

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxattr.contract import check_positive
+from jaxattr.image.order import descending
 from jaxattr.metrics.evaluation import Output, answers, check_batch
-from jaxattr.metrics.ranking import Reduction, descending, finite, reduced
+from jaxattr.metrics.ranking import Reduction, finite, reduced
 from jaxattr.metrics.results import Curve
 from jaxattr.types import Array, Fun
 

@@ -49,20 +49,3 @@ def reduced(attribution: Array, reduce: Reduction, shape: tuple[int, ...] | None
 def finite(scores: Array) -> Array:
     """Whether all of a map is finite, `(B,)`."""
     return jnp.isfinite(scores).all(axis=(1, 2))
-
-
-def descending(scores: Array) -> Array:
-    """Number the pixels of each map, 0 for the largest score.
-
-    Pixels of the same score are numbered in reading order (left to right, then top to bottom), as
-    `argmax` would take them; -0 and 0 are the same score. For the smallest first, negate.
-
-    >>> import jax.numpy as jnp
-    >>> descending(jnp.array([[[1.0, 3.0], [1.0, 2.0]]])).tolist()
-    [[[2, 0], [3, 1]]]
-    """
-    flat = scores.reshape(scores.shape[0], -1)
-    order = jnp.argsort(-flat, axis=1, stable=True)
-    places = jnp.broadcast_to(jnp.arange(flat.shape[1]), flat.shape)
-    ranks = jnp.put_along_axis(jnp.zeros_like(order), order, places, axis=1, inplace=False)
-    return ranks.reshape(scores.shape)

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 
 from jaxattr.image.maps import heatmap
-from jaxattr.metrics.ranking import Reduction, descending, finite, reduced
+from jaxattr.image.order import descending
+from jaxattr.metrics.ranking import Reduction, finite, reduced
 from jaxattr.types import Array
 
 

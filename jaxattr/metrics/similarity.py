@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxattr.image.filters import gaussian, inner_matrix, rounded_reach
+from jaxattr.image.linear import separable
 from jaxattr.image.maps import heatmap
 from jaxattr.metrics.ranking import Reduction, finite, reduced
 from jaxattr.metrics.results import Score, scored
@@ -49,9 +51,7 @@ def box_window(size: int = 7) -> np.ndarray:
 
 def gaussian_window(sigma: float = 1.5) -> np.ndarray:
     """Return Gaussian weights up to 3.5 standard deviations: 11 of them in the paper of SSIM."""
-    reach = int(3.5 * sigma + 0.5)
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    return weights / weights.sum()
+    return gaussian(sigma, rounded_reach(sigma, 3.5))
 
 
 def ssim(
@@ -130,9 +130,5 @@ def _centred_ranks(scores: Array) -> Array:
 
 
 def _average(a: Array, window: np.ndarray) -> Array:
-    for axis in (1, 2):
-        length = a.shape[axis] - len(window) + 1
-        at = [slice(None)] * axis
-        parts = (float(w) * a[(*at, slice(i, i + length))] for i, w in enumerate(window))
-        a = sum(parts, jnp.zeros((), a.dtype))
-    return a
+    rows, columns = (inner_matrix(window, n) for n in a.shape[1:])
+    return separable(a, rows, columns)

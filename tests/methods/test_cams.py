@@ -177,12 +177,6 @@ def test_cameras_against_the_authors_code(layer):
         assert relative_error(found, CAMERAS[layer]) < 1e-12
 
 
-def test_cubic_enlarging_is_torchs():
-    with enable_x64(True):
-        x = load("resnet", "float64").x[:2, :18, :18]
-        assert relative_error(maps.resize_cubic(x, (35, 35)), CAMERAS["bicubic"]) < 1e-12
-
-
 def test_cameras_at_one_scale_is_value_times_gradient():
     with enable_x64(True):
         net, params, x, target = load("lite", "float64")

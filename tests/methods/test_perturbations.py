@@ -7,15 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
-from jax.test_util import check_grads
 from nets import load, plain
 from peers import peer, relative_error
 from precision import enable_x64
 
 import jaxattr
 from jaxattr import scores
-from jaxattr.image.masks import blur, blurred_grid, grid_mask
-from jaxattr.image.smooth_masks import area_penalty, smallest, smooth_mask
+from jaxattr.image.filters import ceiling_reach, gaussian_blur
+from jaxattr.image.masks import blurred_grid, grid_mask
 from jaxattr.methods import rise as rise_module
 from jaxattr.methods.extremal_perturbation import (
     blend,
@@ -142,122 +141,6 @@ def test_rise_takes_no_more_memory_for_more_samples():
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert temporary(16 * 1000) - temporary(16 * 10) < 16 * 1000 * 8  # their numbers alone
-
-
-@pytest.mark.parametrize(("size", "cells"), [((16, 18), 5), ((21, 50), 7), ((3, 4), 6)])
-def test_grid_masks(size, cells):
-    """A grid enlarged as by the authors' `skimage.transform.resize(mode="reflect")` and cropped."""
-    cell = [-(-n // cells) for n in size]
-    with enable_x64(True):
-        mask = grid_mask(KEY, size, cells=cells, probability=0.5, dtype=jnp.float64)
-        ours, *places = jax.random.split(KEY, 3)
-        grid = np.asarray(jax.random.bernoulli(ours, 0.5, (cells, cells)), float)
-        offset = [int(jax.random.randint(k, (), 0, c)) for k, c in zip(places, cell, strict=True)]
-    at = [
-        (np.arange(n) + o + 0.5) * cells / ((cells + 1) * c) - 0.5
-        for n, o, c in zip(size, offset, cell, strict=True)
-    ]
-    at = np.meshgrid(*at, indexing="ij")
-    expected = scipy.ndimage.map_coordinates(grid, at, order=1, mode="mirror")
-    np.testing.assert_allclose(mask, expected, atol=1e-12)
-
-
-def test_every_pixel_of_a_grid_mask_has_the_same_mean():
-    draw = partial(grid_mask, size=(16, 18), cells=5, probability=0.3, dtype=jnp.float32)
-    mean = jax.vmap(draw)(jax.random.split(KEY, 20_000)).mean(0)
-    np.testing.assert_allclose(mean, 0.3, atol=5 * 0.46 / 20_000**0.5)  # five standard deviations
-
-
-@pytest.mark.parametrize("edges", [True, False])
-def test_blur_is_scipys(edges):
-    x = np.random.default_rng(0).normal(size=(2, 9, 14, 3))
-    with enable_x64(True):
-        a = blur(jnp.asarray(x), 3.0, edges=edges)
-    mode = "nearest" if edges else "constant"
-    expected = scipy.ndimage.gaussian_filter(x, (0, 3, 3, 0), mode=mode, truncate=4)
-    np.testing.assert_allclose(a, expected, rtol=1e-9, atol=1e-12)
-    np.testing.assert_array_equal(
-        blur(jnp.asarray(x, jnp.float32), 0.0, edges=edges), x.astype("f")
-    )
-
-
-def test_blurred_grid_is_blurred_squares():
-    grid = np.random.default_rng(0).uniform(size=(2, 4, 5))
-    with enable_x64(True):
-        a = blurred_grid(jnp.asarray(grid), (10, 15), spacing=3, sigma=2.0)
-    squares = np.kron(grid, np.ones((3, 3)))[:, :10]
-    expected = scipy.ndimage.gaussian_filter(squares, (0, 2, 2), mode="nearest", truncate=4)
-    np.testing.assert_allclose(a, expected, rtol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("spacing", "sigma"), [(4, 8), (3, 4.5), (1, 2.5), (5, 3)], ids=lambda v: str(v)
-)
-def test_smooth_masks_are_smooth_maxima_of_kernels(spacing, sigma):
-    """Pixel by pixel, in float64: beyond the image parameters are 0, but there."""
-    height, width = 16, 11
-    parameters = np.random.default_rng(0).uniform(
-        size=(-(-height // spacing), -(-width // spacing))
-    )
-    with enable_x64(True):
-        mask, canvas = smooth_mask(
-            jnp.asarray(parameters), (height, width), spacing=spacing, sigma=sigma
-        )
-    margin, radius = int(np.ceil(sigma)), 1 + int(np.ceil(sigma / spacing))
-    expected = np.empty(canvas.shape)
-    for u, v in np.ndindex(*canvas.shape):
-        u_, v_ = u - margin, v - margin
-        terms = []
-        for i in range(u_ // spacing - radius, u_ // spacing + radius + 1):
-            for j in range(v_ // spacing - radius, v_ // spacing + radius + 1):
-                there = 0 <= i < parameters.shape[0] and 0 <= j < parameters.shape[1]
-                z = np.hypot(u_ - spacing * i, v_ - spacing * j) / sigma
-                terms.append(there and parameters[i, j] * np.exp(-2 * max(z - 0.5, 0) ** 2))
-        terms = np.array(terms, float)
-        expected[u, v] = (terms * np.exp(20 * terms)).sum() / np.exp(20 * terms).sum()
-    np.testing.assert_allclose(canvas, expected, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(
-        mask, expected[margin : margin + height, margin : margin + width], rtol=1e-9, atol=1e-12
-    )
-
-
-def test_smooth_masks_have_their_own_derivatives():
-    with enable_x64(True):
-        parameters = jax.random.uniform(KEY, (2, 3, 3), jnp.float64)
-        draw = lambda p: smooth_mask(p, (6, 5), spacing=2, sigma=2.0)
-        check_grads(draw, (parameters,), order=2, modes=["rev"], rtol=1e-4)
-
-
-def test_area_penalty_is_the_distance_of_sorted_pixels():
-    areas, n = (0.1, 0.35), 60
-    rng = np.random.default_rng(0)
-    references = np.stack([np.arange(n) >= int(n * (1 - a)) for a in areas])
-    with enable_x64(True):
-        distinct = jnp.asarray(rng.permuted(np.linspace(0, 1, 6 * n)).reshape(3, 2, n))
-        sorted_ = lambda m: ((jnp.sort(m) - references) ** 2).mean(-1)
-        for masks in (distinct, jnp.round(4 * distinct) / 4):  # without ties and with many
-            np.testing.assert_allclose(area_penalty(masks, areas), sorted_(masks), rtol=1e-12)
-        gradients = [
-            jax.grad(lambda m, g=g: g(m).sum())(distinct)
-            for g in (sorted_, partial(area_penalty, areas=areas))
-        ]
-        np.testing.assert_allclose(*gradients, atol=1e-12)
-
-
-def test_equal_pixels_are_pulled_alike():
-    """The penalty's derivative is its mean over the orders in which equal pixels could stand."""
-    gradient = jax.grad(lambda m: area_penalty(m, [0.25])[0])(jnp.full((1, 8), 0.5))
-    np.testing.assert_allclose(gradient, 2 * (0.5 - 0.25) / 8)
-
-
-def test_smallest():
-    a = np.random.default_rng(0).exponential(size=(4, 30)).round(1)
-    for precision in ("float32", "float64"):
-        with enable_x64(precision == "float64"):
-            found = smallest(jnp.asarray(a, precision), jnp.array([0, 7, 15, 29]))
-        np.testing.assert_array_equal(
-            found, np.sort(a.astype(precision))[np.arange(4), [0, 7, 15, 29]]
-        )
 
 
 def test_blend():
@@ -398,7 +281,7 @@ def test_meaningful_perturbation_starts_from_the_smallest_disc_that_suffices():
         f, steps=1, spacing=2, mask_sigma=1.0, jitter=0, learning_rate=0.0
     )(x, target, key=KEY)
     discs = _discs((8, 9))
-    blurred = blur(x, 10.0, edges=True)
+    blurred = gaussian_blur(x, 10.0, reach=ceiling_reach)
     for i in range(len(x)):
         p = []
         for disc in discs:
