@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from .batch_norm import fold_batch_norm
 from .cache import save
 from .checkpoints import open_checkpoint
 from .folders import sha256_of
-from .folding import fold_batch_norm
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
