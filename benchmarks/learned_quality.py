@@ -56,7 +56,7 @@ def summed(part: Callable[[Decomposition], jax.Array], **options: object) -> Cal
     """Make a method of another part of DMBP's decomposition."""
 
     def make(f: Callable) -> Callable:
-        explain = jaxattr.dmbp_decompose(f, **options)
+        explain = jaxattr.dmbp_details(f, **options)
         return lambda x, target, *, key=None: part(explain(x, target))
 
     return make
@@ -124,7 +124,9 @@ METHODS = {
     "random": lambda f: lambda x, target, *, key=None: jax.random.normal(key, x.shape),
     "gradient * input (ND)": jaxattr.input_x_gradient,
     "guided backprop * input": times_image(jaxattr.guided_backprop),
-    "SmoothGrad * input": times_image(lambda f: jaxattr.smooth(jaxattr.saliency(f), samples=20)),
+    "SmoothGrad * input": times_image(
+        lambda f: jaxattr.smoothgrad(jaxattr.saliency(f), samples=20)
+    ),
     "Grad-CAM": jaxattr.grad_cam,
     "DMBP, guided start": led,
     "DMBP, guided start, 10 steps": partial(led, steps=10),

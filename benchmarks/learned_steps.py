@@ -59,7 +59,7 @@ def main() -> None:
         @jax.jit
         def losses(net, x, target, optimizer=optimizer, init=guided if name == GUIDED else 0.0):
             f = lambda x: net(x)
-            explain = jaxattr.dmbp_decompose(f, steps=STEPS, optimizer=optimizer, init=init)
+            explain = jaxattr.dmbp_details(f, steps=STEPS, optimizer=optimizer, init=init)
             return explain(x, target).losses
 
         curves[name] = np.median(np.asarray(losses(net, x, target)) / size, 0)

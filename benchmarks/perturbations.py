@@ -80,7 +80,7 @@ def mine(net: nnx.Module, x: np.ndarray) -> dict[str, Run]:
         "occlusion": explain(jaxattr.occlusion, window=WINDOW, stride=STRIDE, chunk=CHUNK),
         "rise": explain(jaxattr.rise, samples=MASKS, cells=CELLS, chunk=CHUNK),
         "extremal_perturbation": explain(
-            jaxattr.extremal_perturbation_fit, areas=AREAS, steps=STEPS
+            jaxattr.extremal_perturbation_details, areas=AREAS, steps=STEPS
         ),
     }
 

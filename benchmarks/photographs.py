@@ -42,7 +42,14 @@ from jaxattr import metrics
 from jaxattr.image import maps
 from jaxattr.models import load
 
-GRADIENTS = {"saliency", "guided_backprop", "deconvnet", "smooth", "smooth_squared", "variance"}
+GRADIENTS = {
+    "saliency",
+    "guided_backprop",
+    "deconvnet",
+    "smoothgrad",
+    "smoothgrad_squared",
+    "vargrad",
+}
 STEP = 224 * 224 // 8
 RANDOMIZED, SHAKEN = 24, 8
 """Images on which the random layer is tried, and on which max-sensitivity is measured."""

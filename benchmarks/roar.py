@@ -35,8 +35,15 @@ from jaxattr import catalogue, metrics
 from jaxattr.models import load
 
 FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)
-METHODS = ("random", "input_x_gradient", "guided_backprop", "smooth_squared", "grad_cam", "dmbp")
-OPTIONS: dict[str, dict[str, Any]] = {"dmbp": {"steps": 10}, "smooth_squared": {"samples": 15}}
+METHODS = (
+    "random",
+    "input_x_gradient",
+    "guided_backprop",
+    "smoothgrad_squared",
+    "grad_cam",
+    "dmbp",
+)
+OPTIONS: dict[str, dict[str, Any]] = {"dmbp": {"steps": 10}, "smoothgrad_squared": {"samples": 15}}
 
 
 class Net(nnx.Module):

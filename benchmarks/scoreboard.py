@@ -30,9 +30,9 @@ FEWER: dict[str, dict[str, Any]] = {
     "extremal_perturbation": {"steps": 40, "areas": (0.1,)},
     "dmbp": {"steps": 10},
     "lpr": {"steps": 15},
-    "smooth": {"samples": 20},
-    "smooth_squared": {"samples": 20},
-    "variance": {"samples": 20},
+    "smoothgrad": {"samples": 20},
+    "smoothgrad_squared": {"samples": 20},
+    "vargrad": {"samples": 20},
 }
 """Options of methods of many passes, fewer than by default; layers are EfficientNet-Lite0's."""
 

@@ -6,34 +6,44 @@ Every method takes a classifier and returns a function that explains it:
     maps = jax.jit(attribute)(x, target)  # target: classes (B,)
 """
 
+from typing import TYPE_CHECKING, Any
+
 from jaxattr import metrics as metrics
+from jaxattr import rules as rules
 from jaxattr import scores as scores
+from jaxattr.facts import Facts as Facts
+from jaxattr.facts import method as method
 from jaxattr.image import maps as maps
 from jaxattr.image.maps import heatmap as heatmap
 from jaxattr.loops.batching import batched as batched
+from jaxattr.loops.progress import Progress as Progress
 from jaxattr.methods.blur_integrated_gradients import (
     blur_integrated_gradients as blur_integrated_gradients,
 )
 from jaxattr.methods.cameras import cameras as cameras
-from jaxattr.methods.deconvnet import deconvnet as deconvnet
-from jaxattr.methods.deeplift import deeplift as deeplift
-from jaxattr.methods.deeplift import deeplift_layers as deeplift_layers
-from jaxattr.methods.dmbp import dmbp as dmbp
-from jaxattr.methods.dmbp import dmbp_decompose as dmbp_decompose
-from jaxattr.methods.excitation_backprop import (
+from jaxattr.methods.contrastive_excitation_backprop import (
     contrastive_excitation_backprop as contrastive_excitation_backprop,
 )
-from jaxattr.methods.excitation_backprop import (
-    contrastive_excitation_layers as contrastive_excitation_layers,
+from jaxattr.methods.contrastive_excitation_backprop import (
+    contrastive_excitation_backprop_details as contrastive_excitation_backprop_details,
 )
+from jaxattr.methods.contrastive_rsp import contrastive_rsp as contrastive_rsp
+from jaxattr.methods.contrastive_rsp import contrastive_rsp_details as contrastive_rsp_details
+from jaxattr.methods.deconvnet import deconvnet as deconvnet
+from jaxattr.methods.deeplift import deeplift as deeplift
+from jaxattr.methods.deeplift import deeplift_details as deeplift_details
+from jaxattr.methods.dmbp import dmbp as dmbp
+from jaxattr.methods.dmbp import dmbp_details as dmbp_details
 from jaxattr.methods.excitation_backprop import excitation_backprop as excitation_backprop
-from jaxattr.methods.excitation_backprop import excitation_layers as excitation_layers
+from jaxattr.methods.excitation_backprop import (
+    excitation_backprop_details as excitation_backprop_details,
+)
 from jaxattr.methods.extremal_perturbation import extremal_perturbation as extremal_perturbation
 from jaxattr.methods.extremal_perturbation import (
-    extremal_perturbation_fit as extremal_perturbation_fit,
+    extremal_perturbation_details as extremal_perturbation_details,
 )
 from jaxattr.methods.fullgrad import fullgrad as fullgrad
-from jaxattr.methods.fullgrad import fullgrad_decompose as fullgrad_decompose
+from jaxattr.methods.fullgrad import fullgrad_details as fullgrad_details
 from jaxattr.methods.grad_cam import grad_cam as grad_cam
 from jaxattr.methods.grad_cam_plus_plus import grad_cam_plus_plus as grad_cam_plus_plus
 from jaxattr.methods.guided_backprop import guided_backprop as guided_backprop
@@ -44,36 +54,55 @@ from jaxattr.methods.guided_integrated_gradients import (
 from jaxattr.methods.input_x_gradient import input_x_gradient as input_x_gradient
 from jaxattr.methods.integrated_gradients import integrated_gradients as integrated_gradients
 from jaxattr.methods.lpr import lpr as lpr
-from jaxattr.methods.lpr import lpr_fit as lpr_fit
+from jaxattr.methods.lpr import lpr_details as lpr_details
 from jaxattr.methods.lrp import conservation as conservation
 from jaxattr.methods.lrp import lrp as lrp
-from jaxattr.methods.lrp import lrp_layers as lrp_layers
+from jaxattr.methods.lrp import lrp_details as lrp_details
 from jaxattr.methods.meaningful_perturbation import (
     meaningful_perturbation as meaningful_perturbation,
 )
 from jaxattr.methods.meaningful_perturbation import (
-    meaningful_perturbation_fit as meaningful_perturbation_fit,
+    meaningful_perturbation_details as meaningful_perturbation_details,
 )
 from jaxattr.methods.occlusion import occlusion as occlusion
 from jaxattr.methods.rap import rap as rap
-from jaxattr.methods.rap import rap_layers as rap_layers
+from jaxattr.methods.rap import rap_details as rap_details
 from jaxattr.methods.rise import rise as rise
-from jaxattr.methods.rsp import contrastive_rsp as contrastive_rsp
 from jaxattr.methods.rsp import rsp as rsp
-from jaxattr.methods.rsp import rsp_relevance as rsp_relevance
+from jaxattr.methods.rsp import rsp_details as rsp_details
 from jaxattr.methods.saliency import saliency as saliency
 from jaxattr.methods.score_cam import score_cam as score_cam
-from jaxattr.methods.smoothgrad import smooth as smooth
-from jaxattr.methods.smoothgrad import smooth_squared as smooth_squared
-from jaxattr.methods.smoothgrad import variance as variance
+from jaxattr.methods.smoothgrad import smoothgrad as smoothgrad
+from jaxattr.methods.smoothgrad_squared import smoothgrad_squared as smoothgrad_squared
 from jaxattr.methods.tr_gbp import tr_gbp as tr_gbp
-from jaxattr.methods.tr_gbp import tr_gbp_layers as tr_gbp_layers
+from jaxattr.methods.tr_gbp import tr_gbp_details as tr_gbp_details
+from jaxattr.methods.vargrad import vargrad as vargrad
 from jaxattr.methods.xrai import xrai as xrai
+from jaxattr.rules.composites import Composite as Composite
+from jaxattr.rules.propagation import Relevance as Relevance
+from jaxattr.scores import Score as Score
 from jaxattr.tracing.freeze import freeze as freeze
+from jaxattr.tracing.local import Local as Local
+from jaxattr.tracing.local import Rule as Rule
 from jaxattr.tracing.local import UnsupportedOperation as UnsupportedOperation
+from jaxattr.tracing.primitives import register as register
+from jaxattr.tracing.sites import Site as Site
 from jaxattr.tracing.sites import sites as sites
 from jaxattr.tracing.taps import taps as taps
 from jaxattr.tracing.transform import with_rules as with_rules
 from jaxattr.types import Attribution as Attribution
 from jaxattr.types import Explanation as Explanation
 from jaxattr.types import Fun as Fun
+
+__version__: str
+
+if not TYPE_CHECKING:  # a type checker is to see the names above and no others
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("jaxattr")
+        from jaxattr.deprecated import renamed
+
+        return renamed("jaxattr", name)

@@ -1,37 +1,33 @@
-"""The methods by name, as the command line and the README list them."""
+"""The methods by name, those of other packages too, as the command line lists them."""
 
 import difflib
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
 
 import jaxattr
-from jaxattr.types import Array, Attribution, Explanation, Fun, Key
+from jaxattr.facts import FAMILIES, Facts, facts_of
+from jaxattr.types import Array, Attribution, Fun, Key
+
+GROUP = "jaxattr.methods"
+"""The group of entry points by which another package adds methods, `name = "module:function"`."""
 
 
 class Method(NamedTuple):
-    """A method, and what its signature does not say.
+    """A method by name.
 
     Attributes:
+        name: that it is found by.
         function: from a classifier, or from an attribution if it wraps one, to an attribution.
-        cost: the passes through the network that one map takes.
-        wraps: whether it is made of another attribution.
-        random: whether it draws random numbers, so that it needs a key.
-        decompose: its sibling that tells more, if the parts of it are worth a panel of their own.
-        parts: their names in what `decompose` returns.
+        facts: what its signature does not say.
     """
 
+    name: str
     function: Callable[..., Attribution]
-    cost: str
-    wraps: bool = False
-    random: bool = False
-    decompose: Callable[..., Explanation[Any]] | None = None
-    parts: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The function's name."""
-        return self.function.__name__
+    facts: Facts
 
     @property
     def summary(self) -> str:
@@ -51,60 +47,57 @@ class Method(NamedTuple):
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-_GRADIENT = "1 forward, 1 backward"
-_CAM = "1 forward, 1 backward to the layer"
-_SAMPLES = "samples x the method"
+def _own() -> dict[str, Method]:
+    public = ((name, value, facts_of(value)) for name, value in vars(jaxattr).items())
+    found = [Method(name, value, facts) for name, value, facts in public if facts is not None]
+    return {m.name: m for m in sorted(found, key=lambda m: FAMILIES.index(m.facts.family))}
 
-METHODS = {
-    method.name: method
-    for method in (
-        Method(jaxattr.saliency, _GRADIENT),
-        Method(jaxattr.input_x_gradient, _GRADIENT),
-        Method(jaxattr.integrated_gradients, f"steps x ({_GRADIENT})"),
-        Method(jaxattr.blur_integrated_gradients, f"steps x ({_GRADIENT})"),
-        Method(jaxattr.guided_integrated_gradients, f"steps x ({_GRADIENT})"),
-        Method(jaxattr.xrai, f"2 x steps x ({_GRADIENT}), and segments on the host"),
-        Method(jaxattr.guided_backprop, _GRADIENT),
-        Method(jaxattr.deconvnet, _GRADIENT),
-        Method(jaxattr.deeplift, "2 forward, 1 backward"),
-        Method(jaxattr.lrp, "1 forward, 1 to 4 forward and backward per layer"),
-        Method(jaxattr.excitation_backprop, "1 forward, 2 forward and backward per layer"),
-        Method(jaxattr.contrastive_excitation_backprop, "as excitation_backprop"),
-        Method(jaxattr.rap, "1 forward, 4 forward and backward per layer"),
-        Method(jaxattr.rsp, "1 forward, 2 backward; 2 forward, 4 backward per layer"),
-        Method(jaxattr.contrastive_rsp, "as excitation_backprop, then rsp"),
-        Method(jaxattr.grad_cam, _CAM),
-        Method(jaxattr.guided_grad_cam, "guided_backprop + grad_cam"),
-        Method(jaxattr.grad_cam_plus_plus, _CAM),
-        Method(jaxattr.score_cam, "1 forward to the layer, 1 for each of its channels"),
-        Method(jaxattr.cameras, f"at each scale {_CAM}"),
-        Method(jaxattr.fullgrad, _GRADIENT),
-        Method(jaxattr.tr_gbp, "1 forward, top + 1 backward"),
-        Method(jaxattr.occlusion, "1 forward for each window"),
-        Method(jaxattr.rise, "samples x 1 forward", random=True),
-        Method(jaxattr.meaningful_perturbation, f"steps x ({_GRADIENT})", random=True),
-        Method(jaxattr.extremal_perturbation, f"steps x areas x ({_GRADIENT})"),
-        Method(
-            jaxattr.dmbp,
-            "steps x (2 forward, 2 backward)",
-            decompose=jaxattr.dmbp_decompose,
-            parts=("positive", "negative"),
-        ),
-        Method(jaxattr.lpr, "steps x (2 forward, 4 backward)"),
-        Method(jaxattr.smooth, _SAMPLES, wraps=True, random=True),
-        Method(jaxattr.smooth_squared, _SAMPLES, wraps=True, random=True),
-        Method(jaxattr.variance, _SAMPLES, wraps=True, random=True),
-    )
-}
+
+METHODS = _own()
+"""The methods of the package, family by family."""
+
+
+def methods() -> dict[str, Method]:
+    """Return all methods: the package's own, then those of other packages.
+
+    A method of another package that cannot be loaded, or states no facts, is left out with a
+    warning that names it; so is one with a name that is taken.
+    """
+    return METHODS | _foreign()
+
+
+@cache
+def _foreign() -> dict[str, Method]:
+    found = {}
+    for entry in entry_points(group=GROUP):
+        try:
+            if entry.name in METHODS:
+                raise ValueError("jaxattr has a method of this name")
+            found[entry.name] = _loaded(entry)
+        except Exception as error:  # another package's import may raise anything
+            warnings.warn(
+                f"the method {entry.name!r} of another package ({entry.value}) is left out: "
+                f"{type(error).__name__}: {error}",
+                stacklevel=3,
+            )
+    return found
+
+
+def _loaded(entry: EntryPoint) -> Method:
+    function = entry.load()
+    facts = facts_of(function)
+    if facts is None:
+        raise TypeError("it states no facts; decorate it with jaxattr.method")
+    return Method(entry.name, function, facts)
 
 
 def find(name: str) -> list[Method]:
-    """Find a method, or a method of another: `smooth:guided_backprop`.
+    """Find a method, or a method of another: `smoothgrad:guided_backprop`.
 
     A method that wraps another and names none takes saliency.
 
     Args:
-        name: names of `METHODS` with colons between them, the outermost first.
+        name: names of `methods` with colons between them, the outermost first.
 
     Returns:
         The methods, the outermost first; all but the last wrap what follows.
@@ -114,28 +107,31 @@ def find(name: str) -> list[Method]:
             stands before a colon.
 
     Example:
-        >>> [m.name for m in find("smooth:guided_backprop")]
-        ['smooth', 'guided_backprop']
-        >>> [m.name for m in find("variance")]
-        ['variance', 'saliency']
+        >>> [m.name for m in find("smoothgrad:guided_backprop")]
+        ['smoothgrad', 'guided_backprop']
+        >>> [m.name for m in find("vargrad")]
+        ['vargrad', 'saliency']
     """
-    chain = []
-    for part in name.split(":"):
-        if part not in METHODS:
-            near = difflib.get_close_matches(part, METHODS, n=3)
-            hint = (
-                f"did you mean {' or '.join(near)}" if near else f"there are {', '.join(METHODS)}"
-            )
-            raise ValueError(f"there is no method {part!r}; {hint}")
-        chain.append(METHODS[part])
+    chain = [_named(part) for part in name.split(":")]
     for method in chain[:-1]:
-        if not method.wraps:
-            wrappers = ", ".join(m.name for m in METHODS.values() if m.wraps)
+        if not method.facts.wraps:
+            wrappers = ", ".join(m.name for m in methods().values() if m.facts.wraps)
             raise ValueError(
                 f"{name!r}: {method.name} is no method of another one; before a colon stand "
                 f"{wrappers}"
             )
-    return [*chain, METHODS["saliency"]] if chain[-1].wraps else chain
+    return [*chain, METHODS["saliency"]] if chain[-1].facts.wraps else chain
+
+
+def _named(name: str) -> Method:
+    if name in METHODS:
+        return METHODS[name]
+    known = methods()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(near)}" if near else f"there are {', '.join(known)}"
+        raise ValueError(f"there is no method {name!r}; {hint}")
+    return known[name]
 
 
 def build(chain: Sequence[Method], f: Fun, **options: Any) -> Attribution:
@@ -157,11 +153,11 @@ def panels(name: str) -> list[str]:
     """Return the titles of what `explain` gives for a method: its own, then its parts'.
 
     Example:
-        >>> panels("dmbp"), panels("smooth:dmbp")
-        (['dmbp', 'dmbp.positive', 'dmbp.negative'], ['smooth:dmbp'])
+        >>> panels("dmbp"), panels("smoothgrad:dmbp")
+        (['dmbp', 'dmbp.positive', 'dmbp.negative'], ['smoothgrad:dmbp'])
     """
     method, *inner = find(name)
-    return [name, *(f"{name}.{part}" for part in method.parts if not inner)]
+    return [name, *(f"{name}.{part}" for part in method.facts.parts if not inner)]
 
 
 def explain(
@@ -181,8 +177,9 @@ def explain(
         Maps, one for each of `panels`.
     """
     method, *inner = chain
-    if inner or method.decompose is None:
+    details = method.facts.details
+    if inner or details is None or not method.facts.parts:
         return [build(chain, f, **options)(x, target, key=key)]
     known = {k: v for k, v in options.items() if k in method.options}
-    found = method.decompose(f, **known)(x, target, key=key)
-    return [found.attribution, *(getattr(found, part) for part in method.parts)]
+    found = details(f, **known)(x, target, key=key)
+    return [found.attribution, *(getattr(found, part) for part in method.facts.parts)]

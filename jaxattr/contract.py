@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxattr.types import Array, Explanation, Fun, Key
+from jaxattr.types import Array, Attribution, Explanation, Fun, Key
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,7 +47,7 @@ def attribution(f: Fun, explain: Callable[[Array, Array, Any], T]) -> Explanatio
 
 
 def same_options(other: Callable[P, Any]) -> Callable[[Callable[..., T]], Callable[P, T]]:
-    """Give a function that hands its arguments on the signature of the one that takes them."""
+    """Give a function that passes its arguments on the signature of the one that takes them."""
 
     def decorate(function: Callable[..., T]) -> Callable[P, T]:
         signature = inspect.signature(other)
@@ -56,6 +56,20 @@ def same_options(other: Callable[P, Any]) -> Callable[[Callable[..., T]], Callab
         return function
 
     return decorate
+
+
+class Detailed(Protocol):
+    """What a method finds: a NamedTuple whose first field is the attribution."""
+
+    @property
+    def attribution(self) -> Array:
+        """The map that the plain method returns."""
+        ...
+
+
+def attribution_of(explain: Explanation[Detailed]) -> Attribution:
+    """Make the plain method of its fuller sibling: the attribution alone."""
+    return lambda x, target, *, key=None: explain(x, target, key=key).attribution
 
 
 def class_gradient(f: Fun, x: Array, target: Array) -> Array:
@@ -89,7 +103,7 @@ def check_images(x: Array) -> None:
             f"x has dtype {x.dtype}; expected a float dtype: pass images as the model takes them, "
             "already normalised"
         )
-    if known(x):
+    if is_concrete(x):
         with jax.ensure_compile_time_eval():
             finite = np.asarray(jnp.isfinite(x).all(axis=(1, 2, 3)))
         if not finite.all():
@@ -103,7 +117,7 @@ def check_targets(target: Array, batch: int, classes: int) -> None:
             f"target has shape {target.shape} and dtype {target.dtype}; expected one integer class "
             f"for each of the {batch} images, shape ({batch},)"
         )
-    if known(target):
+    if is_concrete(target):
         values = np.asarray(target)
         if (wrong := (values < 0) | (values >= classes)).any():
             i = int(wrong.argmax())
@@ -157,6 +171,6 @@ def check_positive(name: str, value: int) -> None:
         raise ValueError(f"{name} is {value}; expected at least 1")
 
 
-def known(value: Any) -> bool:
-    """Whether the value of an array can be looked at, that is, no transformation hides it."""
+def is_concrete(value: Any) -> bool:
+    """Whether an array has a value to look at, that is, it is not traced by a transformation."""
     return not isinstance(value, Tracer)

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("jaxattr", "weights_conversion")
 LEVELS = (
-    {"types", "weights_conversion"},
+    {"deprecated", "types", "weights_conversion"},
     {"contract", "facts", "image", "lowering", "models", "scores", "viz"},
     {"tracing"},
     {"loops", "rules"},

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxattr import catalogue
-from jaxattr.catalogue import METHODS, Method
+from jaxattr.catalogue import Method
 from jaxattr.cli.inputs import find_class, open_photograph, output_names
 from jaxattr.tracing.local import UnsupportedOperation
 from jaxattr.types import Array, Key
@@ -137,11 +137,12 @@ def explain(
 def methods() -> None:
     """List the methods that `jaxattr explain` knows."""
     formatter = click.HelpFormatter()
-    formatter.write_dl([(m.name, _describe(m)) for m in METHODS.values()], col_max=40)
+    known = catalogue.methods().values()
+    formatter.write_dl([(m.name, _describe(m)) for m in known], col_max=40)
     formatter.write_paragraph()
     formatter.write_text(
-        f"{', '.join(m.name for m in METHODS.values() if m.wraps)} are methods of another method: "
-        "smooth:guided_backprop. If none is named it is saliency."
+        f"{', '.join(m.name for m in known if m.facts.wraps)} are methods of another method: "
+        "smoothgrad:guided_backprop. If none is named it is saliency."
     )
     click.echo(formatter.getvalue())
 
@@ -149,9 +150,9 @@ def methods() -> None:
 def _describe(method: Method) -> str:
     known = [(k, v) for k, v in method.options.items() if k in _OPTIONS]
     options = [f"--{k}" if v is None else f"--{k} {v}" for k, v in known]
-    options += ["--seed 0"] if method.random else []
+    options += ["--seed 0"] if method.facts.random else []
     listed = f" Options: {', '.join(options)}." if options else ""
-    return f"{method.summary} Cost: {method.cost}.{listed}"
+    return f"{method.summary} Cost: {method.facts.cost}.{listed}"
 
 
 @main.command()
@@ -178,8 +179,9 @@ def _chains(names: str, options: Mapping[str, Any]) -> dict[str, list[Method]]:
         raise ValueError("--method names no method")
     for option in options:
         if not any(option in m.options for chain in chains.values() for m in chain):
-            owners = ", ".join(m.name for m in METHODS.values() if option in m.options)
-            raise ValueError(f"--{option} means nothing to {', '.join(chains)}; it is for {owners}")
+            known = catalogue.methods().values()
+            owners = ", ".join(m.name for m in known if option in m.options)
+            raise ValueError(f"--{option} is no option of {', '.join(chains)}; it is for {owners}")
     return chains
 
 

@@ -18,7 +18,7 @@ def batched(attribute: Explanation[T], size: int) -> Explanation[T]:
     Law: the same maps as `attribute` gives for the whole batch, with memory for `size` images.
 
     Args:
-        attribute: any attribution, or a function that tells more, such as `dmbp_decompose`.
+        attribute: any attribution, or a function that tells more, such as `dmbp_details`.
         size: how many images at a time; the last few are filled up by copies of the first image.
 
     Returns:

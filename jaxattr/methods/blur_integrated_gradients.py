@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxattr.contract import attribution, check_positive, class_gradient
+from jaxattr.facts import method
 from jaxattr.image.filters import gaussian, rounded_reach, toeplitz
 from jaxattr.image.linear import multiply
 from jaxattr.loops.sampling import moments
@@ -27,6 +28,7 @@ class Blur(NamedTuple):
     rate: Array
 
 
+@method(cost="steps x (1 forward, 1 backward)", family="paths")
 def blur_integrated_gradients(
     f: Fun,
     *,

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.contract import attribution, check_positive
+from jaxattr.facts import method
 from jaxattr.image.resize import resize, resize_cubic
 from jaxattr.loops.sampling import moments
 from jaxattr.methods.grad_cam import at_layer
@@ -15,6 +16,11 @@ SCALES = tuple(1 + 100 * k / 224 for k in range(8))
 """Of an image of 224 pixels 224, 324, ... 924, as the authors take them."""
 
 
+@method(
+    cost="at each scale 1 forward, 1 backward to the layer",
+    family="class activation maps",
+    spatial=True,
+)
 def cameras(
     f: Fun, *, layer: str | None = None, scales: Sequence[float] = SCALES, chunk: int = 16
 ) -> Attribution:

@@ -1,11 +1,13 @@
 """Deconvnet: the gradient is rectified at activations, whatever entered them."""
 
 from jaxattr.contract import attribution, class_gradient
+from jaxattr.facts import method
 from jaxattr.rules import gates
 from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Attribution, Fun
 
 
+@method(cost="1 forward, 1 backward", family="backward rules")
 def deconvnet(f: Fun) -> Attribution:
     """Attribute by backpropagation that rectifies the gradient instead of gating it.
 

@@ -1,12 +1,47 @@
 """DeepLIFT: how a change from a baseline runs through the network."""
 
 from jaxattr.contract import attribution, broadcast, class_gradient, one_hot
+from jaxattr.facts import method
 from jaxattr.rules import rescale
 from jaxattr.rules.propagation import Relevance, cotangents, named
 from jaxattr.rules.rescale import rescaled
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
 
+def deeplift_details(f: Fun, *, baseline: Array | float = 0.0) -> Explanation[Relevance]:
+    """Return contributions to the change of the logit at the image and at every layer.
+
+    At the output `h` of an operation they are `(h - h') * m_h`, as `deeplift` has them. Law: those
+    of any layer that nothing bypasses sum to the change of the logit.
+
+    Args:
+        f: as for `deeplift`.
+        baseline: as for `deeplift`.
+
+    Returns:
+        `(x, target) -> Relevance(attribution, layers)`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> f = lambda x: jax.nn.relu(x.reshape(1, 2) @ jnp.ones((2, 1)) - 1)
+        >>> found = deeplift_details(f)(jnp.full((1, 1, 2, 1), 2.0), jnp.array([0]))
+        >>> {name: a.item() for name, a in found.layers.items()}
+        {'relu': 3.0, 'dot_general': 3.0}
+    """
+
+    def explain(x: Array, target: Array, key: object) -> Relevance:
+        start = broadcast("baseline", baseline, x)
+        traced = rescale.read(f, x)
+        chosen = lambda logits: one_hot(target, logits)
+        m, found = cotangents(traced.scope, rescale.rules(traced, start), x, chosen)
+        changed = rescale.changes(traced, start, x)
+        layers = {position: found[position] * change for position, change in changed.items()}
+        return Relevance((x - start) * m, named(traced.scope, layers))
+
+    return attribution(f, explain)
+
+
+@method(cost="2 forward, 1 backward", family="relevance", details=deeplift_details)
 def deeplift(f: Fun, *, baseline: Array | float = 0.0) -> Attribution:
     """Attribute the change of the logit from a baseline by the Rescale rule.
 
@@ -57,35 +92,5 @@ def deeplift(f: Fun, *, baseline: Array | float = 0.0) -> Attribution:
     def explain(x: Array, target: Array, key: object) -> Array:
         start = broadcast("baseline", baseline, x)
         return (x - start) * class_gradient(rescaled(f, start), x, target)
-
-    return attribution(f, explain)
-
-
-def deeplift_layers(f: Fun, *, baseline: Array | float = 0.0) -> Explanation[Relevance]:
-    """Return contributions to the change of the logit at the image and at every layer.
-
-    At the output `h` of an operation they are `(h - h') * m_h`, as `deeplift` has them. Law: those
-    of any layer that nothing bypasses sum to the change of the logit.
-
-    Args:
-        f: as for `deeplift`.
-        baseline: as for `deeplift`.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> f = lambda x: jax.nn.relu(x.reshape(1, 2) @ jnp.ones((2, 1)) - 1)
-        >>> found = deeplift_layers(f)(jnp.full((1, 1, 2, 1), 2.0), jnp.array([0]))
-        >>> {name: a.item() for name, a in found.layers.items()}
-        {'relu': 3.0, 'dot_general': 3.0}
-    """
-
-    def explain(x: Array, target: Array, key: object) -> Relevance:
-        start = broadcast("baseline", baseline, x)
-        traced = rescale.read(f, x)
-        chosen = lambda logits: one_hot(target, logits)
-        m, found = cotangents(traced.scope, rescale.rules(traced, start), x, chosen)
-        changed = rescale.changes(traced, start, x)
-        layers = {position: found[position] * change for position, change in changed.items()}
-        return Relevance((x - start) * m, named(traced.scope, layers))
 
     return attribution(f, explain)

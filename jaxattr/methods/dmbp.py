@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxattr.contract import attribution, one_hot, same_options
+from jaxattr.contract import attribution, attribution_of, one_hot, same_options
+from jaxattr.facts import method
 from jaxattr.loops.optimization import Progress, minimize, parameters_like
 from jaxattr.rules import gates
 from jaxattr.tracing.freeze import Frozen, freeze
@@ -80,7 +81,7 @@ def guided(frozen: Frozen, x: Array, target: Array) -> tuple[Array, ...]:
     return tuple(jnp.where(g > 0, 2, -2).astype(g.dtype) for g in gradients)
 
 
-def dmbp_decompose(
+def dmbp_details(
     f: Fun,
     *,
     steps: int = 200,
@@ -127,7 +128,13 @@ def dmbp_decompose(
     return attribution(f, explain)
 
 
-@same_options(dmbp_decompose)
+@method(
+    cost="steps x (2 forward, 2 backward)",
+    family="learned",
+    details=dmbp_details,
+    parts=("positive", "negative"),
+)
+@same_options(dmbp_details)
 def dmbp(f: Fun, **options: Any) -> Attribution:
     """Attribute by disentangled masked backpropagation.
 
@@ -175,7 +182,7 @@ def dmbp(f: Fun, **options: Any) -> Attribution:
         >>> import jax, jax.numpy as jnp
         >>> w = jnp.array([[2.0], [-3.0]])
         >>> f = lambda x: jax.nn.relu(x.reshape(1, 2)) @ w
-        >>> found = dmbp_decompose(f, steps=500)(jnp.ones((1, 1, 2, 1)), jnp.array([0]))
+        >>> found = dmbp_details(f, steps=500)(jnp.ones((1, 1, 2, 1)), jnp.array([0]))
         >>> found.positive.ravel().round(), found.negative.ravel().round()
         (Array([ 2., -0.], dtype=float32), Array([ 0., -3.], dtype=float32))
 
@@ -186,5 +193,4 @@ def dmbp(f: Fun, **options: Any) -> Attribution:
     Differs from the paper in counting image terms only; `bias=True` is its formula to the letter.
     The authors have published no code.
     """
-    explain = dmbp_decompose(f, **options)
-    return lambda x, target, *, key=None: explain(x, target).attribution
+    return attribution_of(dmbp_details(f, **options))

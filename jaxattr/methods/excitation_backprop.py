@@ -1,16 +1,41 @@
 """Excitation backprop: where the winner of the logits was drawn from."""
 
-import jax.numpy as jnp
-
 from jaxattr.contract import attribution, one_hot
+from jaxattr.facts import method
 from jaxattr.image.resize import resize
 from jaxattr.rules.composites import Composite
-from jaxattr.rules.excitation import CONTRASTIVE, EXCITATION
+from jaxattr.rules.excitation import EXCITATION
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.tracing.taps import Split, split
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
 
+def excitation_backprop_details(f: Fun, *, layer: str | None = None) -> Explanation[Relevance]:
+    """Return the probabilities of `excitation_backprop` at the image and at every layer.
+
+    Args:
+        f: as for `excitation_backprop`.
+        layer: as for `excitation_backprop`. With a layer, the draw ends there: `layers` holds what
+            comes after it.
+
+    Returns:
+        `(x, target) -> Relevance(attribution, layers)`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> f = lambda x: x.reshape(1, 3) @ jnp.array([[1.0], [3.0], [-5.0]])
+        >>> found = excitation_backprop_details(f)(jnp.ones((1, 1, 3, 1)), jnp.array([0]))
+        >>> {name: p.tolist() for name, p in found.layers.items()}
+        {'dot_general': [[1.0]]}
+    """
+    return map_and_layers(f, EXCITATION, layer)
+
+
+@method(
+    cost="1 forward, 2 forward and backward per layer",
+    family="relevance",
+    details=excitation_backprop_details,
+)
 def excitation_backprop(f: Fun, *, layer: str | None = None) -> Attribution:
     r"""Attribute to each unit the probability that it wins in a draw from the logit down.
 
@@ -50,90 +75,49 @@ def excitation_backprop(f: Fun, *, layer: str | None = None) -> Attribution:
     Differs from TorchRay, which passes a BatchNorm by, whatever the signs of its scales, and takes
     an image of both signs for one that excites. A saturated ReLU6 passes probability on here.
     """
-    return _mapped(f, EXCITATION, layer)
+    return map_alone(f, EXCITATION, layer)
 
 
-def excitation_layers(f: Fun) -> Explanation[Relevance]:
-    """Return the probabilities of `excitation_backprop` at the image and at every layer."""
-    return attribution(
-        f, lambda x, target, key: propagate_layers(f, EXCITATION, x, target, _winner)
-    )
+def map_alone(f: Fun, composite: Composite, layer: str | None) -> Attribution:
+    """Return the probabilities at the image or at a layer, by the rules of a composite."""
 
-
-def contrastive_excitation_backprop(f: Fun, *, layer: str | None = None) -> Attribution:
-    r"""Attribute what excites the target less what excites its opposite.
-
-    The opposite is a target whose weights are negated: at the classifier
-
-    $$P_j = \sum_k \Big(\frac{z_{jk}^+}{z_k^+} - \frac{z_{jk}^-}{z_k^-}\Big) P_k$$
-
-    and below it `excitation_backprop`, which is linear in `P`. So the contrast is the difference of
-    the two maps, wherever below the classifier it is taken. Laws: that; the map sums to zero where
-    every winner has an input that excites it.
-
-    Args:
-        f: images `(B, H, W, C)` to logits `(B, K)`, ending in a layer with weights.
-        layer: as in `excitation_backprop`.
-
-    Returns:
-        An attribution as in `excitation_backprop`, of both signs; `jaxattr.maps.positive` keeps
-        what speaks for the target, the map of the paper.
-
-    Raises:
-        UnsupportedOperation: as `excitation_backprop` does.
-        ValueError: as `excitation_backprop` does.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> f = lambda x: x.reshape(1, 3) @ jnp.array([[1.0], [3.0], [-5.0]])
-        >>> contrastive_excitation_backprop(f)(jnp.ones((1, 1, 3, 1)), jnp.array([0])).ravel()
-        Array([ 0.25,  0.75, -1.  ], dtype=float32)
-
-    Reference:
-        Zhang, Lin, Brandt, Shen and Sclaroff, Top-down neural attention by excitation backprop,
-        ECCV 2016.
-
-    Differs from TorchRay, which needs the layer of the contrast named, and drops what is negative.
-    """
-    return _mapped(f, CONTRASTIVE, layer)
-
-
-def contrastive_excitation_layers(f: Fun) -> Explanation[Relevance]:
-    """Return the map of `contrastive_excitation_backprop` at the image and at every layer."""
-    return attribution(
-        f, lambda x, target, key: propagate_layers(f, CONTRASTIVE, x, target, _winner)
-    )
-
-
-def contrast_at(halves: Split, x: Array, target: Array) -> Array:
-    """Return contrastive excitation backprop at the layer where a function was cut."""
-    return relevance_at(halves, CONTRASTIVE, x, target)
-
-
-def _mapped(f: Fun, composite: Composite, layer: str | None) -> Attribution:
     def explain(x: Array, target: Array, key: object) -> Array:
         if layer is None:
-            return propagate(f, composite, x, target, _winner)
+            return propagate(f, composite, x, target, winner)
         halves = split(f, x, layer=layer)
-        relevance = relevance_at(halves, composite, x, target)
-        if relevance.ndim != 4:
-            raise ValueError(
-                f"layer {layer!r} has shape {relevance.shape}; expected (batch, height, width, "
-                "channels)"
-            )
-        relevance = jnp.moveaxis(relevance, halves.channel_axis, -1)
-        return resize(relevance.sum(-1, keepdims=True), (x.shape[1], x.shape[2]))
+        return _drawn(relevance_at(halves, composite, x, target), halves, x)
+
+    return attribution(f, explain)
+
+
+def map_and_layers(f: Fun, composite: Composite, layer: str | None) -> Explanation[Relevance]:
+    """Return the probabilities of `map_alone`, and those at every layer on the way."""
+
+    def explain(x: Array, target: Array, key: object) -> Relevance:
+        if layer is None:
+            return propagate_layers(f, composite, x, target, winner)
+        halves = split(f, x, layer=layer)
+        both = (halves.before(x), x)
+        found = propagate_layers(lambda both: halves.after(*both), composite, both, target, winner)
+        relevance, _ = found.attribution
+        return found._replace(attribution=_drawn(relevance, halves, x))
 
     return attribution(f, explain)
 
 
 def relevance_at(halves: Split, composite: Composite, x: Array, target: Array) -> Array:
-    """Return the relevance of a layer; what bypasses it takes its share."""
+    """Return the relevance of a layer; what bypasses the layer takes its share."""
     after = lambda both: halves.after(*both)
-    relevance, _ = propagate(after, composite, (halves.before(x), x), target, _winner)
+    relevance, _ = propagate(after, composite, (halves.before(x), x), target, winner)
     return relevance
 
 
-def _winner(logits: Array, target: Array) -> Array:
+def winner(logits: Array, target: Array) -> Array:
     """Start with a probability of one at the target."""
     return one_hot(target, logits)
+
+
+def _drawn(relevance: Array, halves: Split, x: Array) -> Array:
+    """Sum a layer's relevance over its channels, and resize it to the image."""
+    channels = halves.channels_last(relevance)
+    return resize(channels.sum(-1, keepdims=True), (x.shape[1], x.shape[2]))

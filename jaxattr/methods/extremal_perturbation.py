@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxattr import scores
-from jaxattr.contract import attribution, broadcast, check_positive, same_options
+from jaxattr.contract import attribution, attribution_of, broadcast, check_positive, same_options
+from jaxattr.facts import method
 from jaxattr.image.filters import ceiling_reach, gaussian_blur, zero
 from jaxattr.image.smooth_masks import area_penalty, smooth_mask
 from jaxattr.loops.optimization import minimize_terms, projected
@@ -78,7 +79,7 @@ class Fit(NamedTuple):
     losses: dict[str, Array]
 
 
-def extremal_perturbation_fit(
+def extremal_perturbation_details(
     f: Fun,
     *,
     areas: Sequence[float] = (0.025, 0.05, 0.1, 0.2),
@@ -136,7 +137,13 @@ def extremal_perturbation_fit(
     return attribution(f, explain)
 
 
-@same_options(extremal_perturbation_fit)
+@method(
+    cost="steps x areas x (1 forward, 1 backward)",
+    family="perturbations",
+    spatial=True,
+    details=extremal_perturbation_details,
+)
+@same_options(extremal_perturbation_details)
 def extremal_perturbation(f: Fun, **options: Any) -> Attribution:
     """Find the part of the image, of a given area, that excites the class most.
 
@@ -183,7 +190,7 @@ def extremal_perturbation(f: Fun, **options: Any) -> Attribution:
         >>> import jax.numpy as jnp
         >>> x = jnp.zeros((1, 8, 8, 1)).at[0, 2:5, 2:5].set(1)
         >>> f = lambda x: x[:, 2:5, 2:5].sum((1, 2))  # sees nine pixels
-        >>> explain = extremal_perturbation_fit(
+        >>> explain = extremal_perturbation_details(
         ...     f, areas=[0.1], steps=300, pyramid=fade_pyramid, sigma=1, flip=False, penalty=10.0
         ... )
         >>> mask = explain(x, jnp.array([0])).masks[0, 0]
@@ -197,8 +204,7 @@ def extremal_perturbation(f: Fun, **options: Any) -> Attribution:
     Differs from TorchRay in returning the masks after the last step, not before it, and in taking
     any `sigma`.
     """
-    explain = extremal_perturbation_fit(f, **options)
-    return lambda x, target, *, key=None: explain(x, target).attribution
+    return attribution_of(extremal_perturbation_details(f, **options))
 
 
 def blend(levels: Array, masks: Array) -> Array:

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxattr.contract import attribution, one_hot
+from jaxattr.contract import attribution, attribution_of, one_hot
+from jaxattr.facts import method
 from jaxattr.image.resize import resize_aligned
 from jaxattr.rules import gates
 from jaxattr.tracing.shifts import shifted
@@ -29,7 +30,7 @@ class FullGradients(NamedTuple):
     biases: dict[str, Array]
 
 
-def fullgrad_decompose(f: Fun) -> Explanation[FullGradients]:
+def fullgrad_details(f: Fun) -> Explanation[FullGradients]:
     """Return all terms that `fullgrad` finds: `(x, target) -> FullGradients`."""
 
     def explain(x: Array, target: Array, key: object) -> FullGradients:
@@ -47,6 +48,7 @@ def fullgrad_decompose(f: Fun) -> Explanation[FullGradients]:
     return attribution(f, explain)
 
 
+@method(cost="1 forward, 1 backward", family="biases", spatial=True, details=fullgrad_details)
 def fullgrad(f: Fun) -> Attribution:
     """Attribute to the image and to every bias, and draw them over each other.
 
@@ -62,7 +64,7 @@ def fullgrad(f: Fun) -> Attribution:
         a = psi(grad_x f * x) + sum_l sum_c psi(grad_l f * b_l)_c      (eq. 4)
 
     where `psi` takes magnitudes, scales them to [0, 1] over the image or layer, and enlarges them
-    bilinearly to the image. Dense layers have no place in it. `fullgrad_decompose` returns the
+    bilinearly to the image. Dense layers have no place in it. `fullgrad_details` returns the
     terms themselves. Laws: the terms sum to the logit; equals the authors' arrays.
 
     Args:
@@ -77,7 +79,7 @@ def fullgrad(f: Fun) -> Attribution:
     Example:
         >>> import jax, jax.numpy as jnp
         >>> f = lambda x: jax.nn.relu(x.reshape(1, 2) - 1) @ jnp.array([[1.0], [5.0]])
-        >>> found = fullgrad_decompose(f)(jnp.array([3.0, 2.0]).reshape(1, 1, 2, 1), jnp.array([0]))
+        >>> found = fullgrad_details(f)(jnp.array([3.0, 2.0]).reshape(1, 1, 2, 1), jnp.array([0]))
         >>> found.input.ravel(), {name: b.tolist() for name, b in found.biases.items()}
         (Array([ 3., 10.], dtype=float32), {'sub[0]': [[-1.0, -5.0]]})
 
@@ -88,8 +90,7 @@ def fullgrad(f: Fun) -> Attribution:
     Like the authors' code, scales all channels of a layer at once, with 1e-6 added to the largest
     value, and enlarges with the corners aligned.
     """
-    explain = fullgrad_decompose(f)
-    return lambda x, target, *, key=None: explain(x, target).attribution
+    return attribution_of(fullgrad_details(f))
 
 
 def _psi(a: Array, size: tuple[int, int]) -> Array:

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.contract import attribution, one_hot
+from jaxattr.facts import method
 from jaxattr.image.resize import resize
 from jaxattr.tracing.taps import split
 from jaxattr.types import Array, Attribution, Fun
 
 
+@method(cost="1 forward, 1 backward to the layer", family="class activation maps", spatial=True)
 def grad_cam(f: Fun, *, layer: str | None = None, relu: bool = True) -> Attribution:
     """Weight a layer's channels by their mean gradient.
 

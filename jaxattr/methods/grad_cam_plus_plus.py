@@ -3,11 +3,13 @@
 import jax.numpy as jnp
 
 from jaxattr.contract import attribution
+from jaxattr.facts import method
 from jaxattr.image.resize import resize
 from jaxattr.methods.grad_cam import at_layer
 from jaxattr.types import Array, Attribution, Fun
 
 
+@method(cost="1 forward, 1 backward to the layer", family="class activation maps", spatial=True)
 def grad_cam_plus_plus(f: Fun, *, layer: str | None = None) -> Attribution:
     """Weight a layer's channels by their positive gradients, each position by its own share.
 

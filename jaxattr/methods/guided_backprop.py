@@ -1,11 +1,13 @@
 """Guided backpropagation: only positive gradients pass back through activations."""
 
 from jaxattr.contract import attribution, class_gradient
+from jaxattr.facts import method
 from jaxattr.rules import gates
 from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Attribution, Fun
 
 
+@method(cost="1 forward, 1 backward", family="backward rules")
 def guided_backprop(f: Fun) -> Attribution:
     """Attribute by backpropagation that lets only positive gradients back through activations.
 

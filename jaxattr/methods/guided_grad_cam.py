@@ -1,11 +1,13 @@
 """Guided Grad-CAM: guided backpropagation times Grad-CAM."""
 
 from jaxattr.contract import attribution
+from jaxattr.facts import method
 from jaxattr.methods.grad_cam import grad_cam
 from jaxattr.methods.guided_backprop import guided_backprop
 from jaxattr.types import Array, Attribution, Fun
 
 
+@method(cost="guided_backprop + grad_cam", family="class activation maps")
 def guided_grad_cam(f: Fun, *, layer: str | None = None) -> Attribution:
     """Multiply guided backpropagation with Grad-CAM.
 

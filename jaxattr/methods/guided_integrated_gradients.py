@@ -6,6 +6,7 @@ import numpy as np
 from jax import lax
 
 from jaxattr.contract import attribution, broadcast, check_positive, class_gradient
+from jaxattr.facts import method
 from jaxattr.image.order import nth_smallest
 from jaxattr.loops.progress import Progress, report
 from jaxattr.loops.sampling import widened
@@ -13,6 +14,7 @@ from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Array, Attribution, Fun
 
 
+@method(cost="steps x (1 forward, 1 backward)", family="paths")
 def guided_integrated_gradients(
     f: Fun,
     *,

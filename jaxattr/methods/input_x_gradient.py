@@ -1,10 +1,12 @@
 """Input times gradient."""
 
 from jaxattr.contract import attribution, class_gradient
+from jaxattr.facts import method
 from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Attribution, Fun
 
 
+@method(cost="1 forward, 1 backward", family="gradients")
 def input_x_gradient(f: Fun) -> Attribution:
     """Attribute to each pixel its value times its gradient.
 

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxattr.contract import attribution, class_gradient, same_options
+from jaxattr.contract import attribution, attribution_of, class_gradient, same_options
+from jaxattr.facts import method
 from jaxattr.image.filters import gaussian_blur
 from jaxattr.image.maps import unit_range
 from jaxattr.loops.optimization import Progress, minimize, parameters_like
@@ -31,7 +32,7 @@ class Fit(NamedTuple):
     losses: Array
 
 
-def lpr_fit(
+def lpr_details(
     f: Fun,
     *,
     steps: int = 50,
@@ -90,7 +91,8 @@ def lpr_fit(
     return attribution(f, explain)
 
 
-@same_options(lpr_fit)
+@method(cost="steps x (2 forward, 4 backward)", family="learned", details=lpr_details)
+@same_options(lpr_details)
 def lpr(f: Fun, **options: Any) -> Attribution:
     """Attribute by learned propagation rules.
 
@@ -147,5 +149,4 @@ def lpr(f: Fun, **options: Any) -> Attribution:
     Differs from the paper where it is silent: `theta` starts at 1, masks are per pixel and channel,
     the sizes of the masks are means.
     """
-    explain = lpr_fit(f, **options)
-    return lambda x, target, *, key=None: explain(x, target).attribution
+    return attribution_of(lpr_details(f, **options))

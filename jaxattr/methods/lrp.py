@@ -3,6 +3,7 @@
 from typing import Any
 
 from jaxattr.contract import attribution, same_options
+from jaxattr.facts import method
 from jaxattr.rules import lrp as layer_rules
 from jaxattr.rules.composites import Composite, changed, epsilon_plus
 from jaxattr.rules.propagation import (
@@ -17,13 +18,43 @@ from jaxattr.types import Attribution, Explanation, Fun
 _EPSILON_PLUS = epsilon_plus()
 
 
-def lrp(
+def lrp_details(
     f: Fun,
     *,
     composite: Composite = _EPSILON_PLUS,
     bias: bool = True,
     conserve: bool = False,
-) -> Attribution:
+) -> Explanation[Relevance]:
+    """Return relevance at the image and at every layer, by the options of `lrp`.
+
+    Args:
+        f: images `(B, H, W, C)` to logits `(B, K)`.
+        composite: as for `lrp`.
+        bias: as for `lrp`.
+        conserve: as for `lrp`.
+
+    Returns:
+        `(x, target) -> Relevance(attribution, layers)`; `layers` holds the relevance of the output
+        of every operation that `jaxattr.sites` lists, from the logits to the image, of the shape
+        that the operation gives it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> f = lambda x: x.mean((1, 2)) @ jnp.array([[2.0], [-1.0]])
+        >>> list(lrp_details(f)(jnp.ones((1, 2, 2, 2)), jnp.array([0])).layers)
+        ['dot_general', 'div', 'reduce_sum']
+    """
+    made = _composite(composite, bias, conserve)
+    return attribution(f, lambda x, target, key: propagate_layers(f, made, x, target))
+
+
+@method(
+    cost="1 forward, 1 to 4 forward and backward per layer",
+    family="relevance",
+    details=lrp_details,
+)
+@same_options(lrp_details)
+def lrp(f: Fun, **options: Any) -> Attribution:
     r"""Attribute by layer-wise relevance propagation.
 
         R_j = sum_k z'_jk / (sum_j z'_jk + b'_k) R_k,    at the logits R_t = f(x)_t, 0 elsewhere
@@ -71,34 +102,11 @@ def lrp(
     wrong layer and relevance doubles at residual sums; and from Captum, which has no rule for
     residual sums. Without biases, gamma tells positive outputs from negative ones without them too.
     """
-    made = _composite(composite, bias, conserve)
+    made = _composite(**options)
     return attribution(f, lambda x, target, key: propagate(f, made, x, target))
 
 
-@same_options(lrp)
-def lrp_layers(f: Fun, **options: Any) -> Explanation[Relevance]:
-    """Return relevance at the image and at every layer, by the options of `lrp`.
-
-    Args:
-        f: images `(B, H, W, C)` to logits `(B, K)`.
-        **options: as for `lrp`.
-
-    Returns:
-        `(x, target) -> Relevance(attribution, layers)`; `layers` holds the relevance of the output
-        of every operation that `jaxattr.sites` lists, from the logits to the image, of the shape
-        that the operation gives it.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> f = lambda x: x.mean((1, 2)) @ jnp.array([[2.0], [-1.0]])
-        >>> list(lrp_layers(f)(jnp.ones((1, 2, 2, 2)), jnp.array([0])).layers)
-        ['dot_general', 'div', 'reduce_sum']
-    """
-    made = _composite(**options)
-    return attribution(f, lambda x, target, key: propagate_layers(f, made, x, target))
-
-
-@same_options(lrp)
+@same_options(lrp_details)
 def conservation(f: Fun, **options: Any) -> Explanation[Conservation]:
     """Tell how much relevance arrives at every layer and how much of it is lost there.
 

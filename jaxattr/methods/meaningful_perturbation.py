@@ -9,7 +9,15 @@ import optax
 from jax import lax
 
 from jaxattr import scores
-from jaxattr.contract import attribution, broadcast, check_positive, need_key, same_options
+from jaxattr.contract import (
+    attribution,
+    attribution_of,
+    broadcast,
+    check_positive,
+    need_key,
+    same_options,
+)
+from jaxattr.facts import method
 from jaxattr.image.filters import ceiling_reach, gaussian_blur
 from jaxattr.image.masks import blurred_grid
 from jaxattr.loops.optimization import minimize_terms, projected
@@ -38,7 +46,7 @@ class Fit(NamedTuple):
     losses: dict[str, Array]
 
 
-def meaningful_perturbation_fit(
+def meaningful_perturbation_details(
     f: Fun,
     *,
     steps: int = 300,
@@ -104,7 +112,14 @@ def meaningful_perturbation_fit(
     return attribution(f, explain)
 
 
-@same_options(meaningful_perturbation_fit)
+@method(
+    cost="steps x (1 forward, 1 backward)",
+    family="perturbations",
+    random=True,
+    spatial=True,
+    details=meaningful_perturbation_details,
+)
+@same_options(meaningful_perturbation_details)
 def meaningful_perturbation(f: Fun, **options: Any) -> Attribution:
     """Find the smallest smooth part of the image whose blurring loses the class.
 
@@ -160,8 +175,7 @@ def meaningful_perturbation(f: Fun, **options: Any) -> Attribution:
     Numbers are those of the authors' code, which differs in what lies beyond the image when it is
     shifted (there, more of a larger image; here, its edges repeated) and makes discs of pixels.
     """
-    explain = meaningful_perturbation_fit(f, **options)
-    return lambda x, target, *, key=None: explain(x, target, key=key).attribution
+    return attribution_of(meaningful_perturbation_details(f, **options))
 
 
 def _discs(sides: tuple[int, int]) -> np.ndarray:

@@ -6,12 +6,14 @@ from jax import lax
 
 from jaxattr import scores
 from jaxattr.contract import attribution, broadcast, check_positive
+from jaxattr.facts import method
 from jaxattr.loops.progress import Progress
 from jaxattr.loops.sampling import answers
 from jaxattr.scores import Score
 from jaxattr.types import Array, Attribution, Fun
 
 
+@method(cost="1 forward for each window", family="perturbations", spatial=True)
 def occlusion(
     f: Fun,
     *,

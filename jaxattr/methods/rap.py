@@ -3,11 +3,23 @@
 import jax
 
 from jaxattr.contract import attribution
+from jaxattr.facts import method
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.rules.relative import RELATIVE
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
 
+def rap_details(f: Fun) -> Explanation[Relevance]:
+    """Return the relevance of `rap` at the image and at every layer."""
+
+    def one(x: Array, target: Array) -> Relevance:
+        found = propagate_layers(f, RELATIVE, x[None], target[None])
+        return jax.tree.map(lambda a: a[0], found)
+
+    return attribution(f, lambda x, target, key: jax.vmap(one)(x, target))
+
+
+@method(cost="1 forward, 4 forward and backward per layer", family="relevance", details=rap_details)
 def rap(f: Fun) -> Attribution:
     r"""Attribute to each unit how relevant it is, against the others of its layer.
 
@@ -55,15 +67,5 @@ def rap(f: Fun) -> Attribution:
 
     def one(x: Array, target: Array) -> Array:
         return propagate(f, RELATIVE, x[None], target[None])[0]
-
-    return attribution(f, lambda x, target, key: jax.vmap(one)(x, target))
-
-
-def rap_layers(f: Fun) -> Explanation[Relevance]:
-    """Return the relevance of `rap` at the image and at every layer."""
-
-    def one(x: Array, target: Array) -> Relevance:
-        found = propagate_layers(f, RELATIVE, x[None], target[None])
-        return jax.tree.map(lambda a: a[0], found)
 
     return attribution(f, lambda x, target, key: jax.vmap(one)(x, target))

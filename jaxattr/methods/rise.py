@@ -6,6 +6,7 @@ from jax import lax
 
 from jaxattr import scores
 from jaxattr.contract import attribution, check_positive, need_key
+from jaxattr.facts import method
 from jaxattr.image.masks import grid_mask
 from jaxattr.loops.progress import Progress, report
 from jaxattr.loops.sampling import turns, widened
@@ -14,6 +15,7 @@ from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Array, Attribution, Fun, Key
 
 
+@method(cost="samples x 1 forward", family="perturbations", random=True, spatial=True)
 def rise(
     f: Fun,
     *,

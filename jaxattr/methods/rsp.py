@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxattr.contract import attribution, count_classes, known, one_hot, same_options
-from jaxattr.methods.excitation_backprop import contrast_at
+from jaxattr.contract import attribution, count_classes, is_concrete, one_hot
+from jaxattr.facts import method
 from jaxattr.rules.composites import changed
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.rules.relevance import divide
@@ -18,6 +18,28 @@ from jaxattr.tracing.taps import Split, split
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
 
+def rsp_details(
+    f: Fun, *, layer: str | None = None, hostile: Array | None = None, purge: bool = True
+) -> Explanation[Relevance]:
+    """Return the relevance of `rsp` at the image and at every layer up to the feature layer.
+
+    Args:
+        f: as for `rsp`.
+        layer: as for `rsp`.
+        hostile: as for `rsp`.
+        purge: as for `rsp`.
+
+    Returns:
+        `(x, target) -> Relevance(attribution, layers)`.
+    """
+    return _attribution(f, propagate_layers, layer, hostile, purge)
+
+
+@method(
+    cost="1 forward, 2 backward; 2 forward, 4 backward per layer",
+    family="relevance",
+    details=rsp_details,
+)
 def rsp(
     f: Fun, *, layer: str | None = None, hostile: Array | None = None, purge: bool = True
 ) -> Attribution:
@@ -82,45 +104,6 @@ def rsp(
     return _attribution(f, propagate, layer, hostile, purge)
 
 
-@same_options(rsp)
-def rsp_relevance(
-    f: Fun, *, layer: str | None = None, hostile: Array | None = None, purge: bool = True
-) -> Explanation[Relevance]:
-    """Return the relevance of `rsp` at the image and at every layer up to the feature layer."""
-    return _attribution(f, propagate_layers, layer, hostile, purge)
-
-
-def contrastive_rsp(f: Fun, *, layer: str | None = None, purge: bool = True) -> Attribution:
-    """Attribute as `rsp` does, starting from contrastive excitation backprop.
-
-    `F` is the map of `contrastive_excitation_backprop` at the feature layer, of all its channels:
-    hostile is whatever speaks against the target. No class need be named.
-
-    Args:
-        f: images `(B, H, W, C)` to logits `(B, K)`.
-        layer: as for `rsp`.
-        purge: as for `rsp`.
-
-    Returns:
-        An attribution of the shape of `x`. Cost: as for `rsp`.
-
-    Raises:
-        UnsupportedOperation: as for `rsp`, in all of `f`.
-        ValueError: if the layer is unknown; the known ones are listed.
-
-    Reference:
-        Nam, Choi and Lee, Interpreting deep neural networks with relative sectional propagation by
-        analyzing comparative gradients and hostile activations, AAAI 2021.
-    """
-
-    def one(x: Array, target: Array) -> Array:
-        halves = split(f, x[None], layer=layer)
-        start = contrast_at(halves, x[None], target[None])
-        return _handed_down(propagate, halves, x, start, purge)
-
-    return attribution(f, lambda x, target, key: jax.vmap(one)(x, target))
-
-
 def relative_map(halves: Split, x: Array, value: Array, classes: Array) -> Array:
     """Return `F`, the map of the first class against those of the others.
 
@@ -164,7 +147,7 @@ def _attribution(
             others = jnp.where(jnp.arange(len(logits)) == target, -jnp.inf, logits)
             hostile = others.argmax()[None]
         classes = jnp.concatenate([target[None], hostile.astype(target.dtype)])
-        return _handed_down(run, halves, x, relative_map(halves, x[None], value, classes), purge)
+        return handed_down(run, halves, x, relative_map(halves, x[None], value, classes), purge)
 
     def explain(x: Array, target: Array, key: object) -> Any:
         if hostile is None:
@@ -180,10 +163,16 @@ def _attribution(
     return attribution(f, explain)
 
 
-def _handed_down(
-    run: Callable[..., Any], halves: Split, x: Array, start: Array, purge: bool
-) -> Any:
-    """Hand relevance down from the feature layer of one image."""
+def handed_down(run: Callable[..., Any], halves: Split, x: Array, start: Array, purge: bool) -> Any:
+    """Hand relevance down from the feature layer of one image.
+
+    Args:
+        run: `propagate` or `propagate_layers`.
+        halves: the function cut at the feature layer.
+        x: one image, without a batch axis.
+        start: the relevance of the feature layer, with a batch axis.
+        purge: as for `rsp`.
+    """
     composite = SECTIONAL
     if purge:
         start = purged(start, (halves.channel_axis,))
@@ -201,7 +190,7 @@ def check_hostile(hostile: Array, target: Array, classes: int) -> None:
             f"hostile has shape {hostile.shape} and dtype {hostile.dtype}; expected integer "
             f"classes for each of the {batch} images, shape ({batch}, n), with -1 for none"
         )
-    if known(hostile):
+    if is_concrete(hostile):
         values = np.asarray(hostile)
         if (wrong := (values < -1) | (values >= classes)).any():
             i, j = np.argwhere(wrong)[0]
@@ -209,7 +198,7 @@ def check_hostile(hostile: Array, target: Array, classes: int) -> None:
                 f"hostile[{i}, {j}] is {values[i, j]}; the classes are 0 to {classes - 1}, and -1 "
                 "is none"
             )
-        if known(target) and (same := values == np.asarray(target)[:, None]).any():
+        if is_concrete(target) and (same := values == np.asarray(target)[:, None]).any():
             i, j = np.argwhere(same)[0]
             raise ValueError(
                 f"hostile[{i}, {j}] is {values[i, j]}, the target itself: leave it out, or write -1"

@@ -1,10 +1,12 @@
 """Saliency: the gradient of the class score."""
 
 from jaxattr.contract import attribution, class_gradient
+from jaxattr.facts import method
 from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Attribution, Fun
 
 
+@method(cost="1 forward, 1 backward", family="gradients")
 def saliency(f: Fun) -> Attribution:
     """Attribute the gradient of the class score to each pixel.
 

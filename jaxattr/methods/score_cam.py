@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.contract import attribution, check_positive
+from jaxattr.facts import method
 from jaxattr.image.maps import unit_range
 from jaxattr.image.resize import Resize, resize
 from jaxattr.loops.progress import Progress
@@ -13,6 +14,11 @@ from jaxattr.tracing.taps import split
 from jaxattr.types import Array, Attribution, Fun
 
 
+@method(
+    cost="1 forward to the layer, 1 for each of its channels",
+    family="class activation maps",
+    spatial=True,
+)
 def score_cam(
     f: Fun,
     *,

@@ -1,4 +1,4 @@
-"""Averages of any attribution over noisy copies of the image."""
+"""SmoothGrad: any attribution, averaged over noisy copies of the image."""
 
 from collections.abc import Callable
 
@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.contract import check_images, check_positive, need_key
+from jaxattr.facts import method
 from jaxattr.loops.sampling import Moments, moments
 from jaxattr.types import Array, Attribution, Key
 
 
-def smooth(
+@method(cost="samples x the method", family="noise", random=True, wraps=True)
+def smoothgrad(
     attribute: Attribution, *, samples: int = 50, noise: float = 0.15, chunk: int = 1
 ) -> Attribution:
     """Average an attribution over noisy copies of the image (SmoothGrad).
@@ -34,90 +36,42 @@ def smooth(
     Example:
         >>> import jax, jax.numpy as jnp, jaxattr
         >>> f = lambda x: (x**2).reshape(1, 1)
-        >>> a = smooth(jaxattr.saliency(f), samples=10)
+        >>> a = smoothgrad(jaxattr.saliency(f), samples=10)
         >>> a(jnp.full((1, 1, 1, 1), 2.0), jnp.array([0]), key=jax.random.key(0)).item()
         4.0
 
     Reference:
         Smilkov, Thorat, Kim, Viegas and Wattenberg, SmoothGrad, 2017, section 3.
     """
-    return _over_noise(
-        attribute, lambda m: m.mean, "smooth", samples=samples, noise=noise, chunk=chunk
+    return over_noise(
+        attribute, lambda m: m.mean, "smoothgrad", samples=samples, noise=noise, chunk=chunk
     )
 
 
-def smooth_squared(
-    attribute: Attribution, *, samples: int = 50, noise: float = 0.15, chunk: int = 1
-) -> Attribution:
-    """Average the square of an attribution over noisy copies of the image (SmoothGrad-Squared).
-
-        a = 1/n sum_i A(x + e_i)^2
-
-    Law: equals `smooth` squared plus `variance`, with the same key.
-
-    Args:
-        attribute: any attribution.
-        samples: n.
-        noise: standard deviation as a fraction of the image's range.
-        chunk: how many samples are evaluated at once.
-
-    Returns:
-        A non-negative attribution of the shape that `attribute` gives. It needs a key.
-
-    Reference:
-        Hooker, Erhan, Kindermans and Kim, A benchmark for interpretability methods, NeurIPS 2019.
-    """
-    return _over_noise(
-        attribute,
-        lambda m: m.mean**2 + m.variance,
-        "smooth_squared",
-        samples=samples,
-        noise=noise,
-        chunk=chunk,
-    )
-
-
-def variance(
-    attribute: Attribution, *, samples: int = 50, noise: float = 0.15, chunk: int = 1
-) -> Attribution:
-    """Return the variance of an attribution over noisy copies of the image (VarGrad).
-
-        a = 1/n sum_i (A(x + e_i) - mean)^2
-
-    Law: zero for an attribution that does not depend on `x`.
-
-    Args:
-        attribute: any attribution.
-        samples: n.
-        noise: standard deviation as a fraction of the image's range.
-        chunk: how many samples are evaluated at once.
-
-    Returns:
-        A non-negative attribution of the shape that `attribute` gives. It needs a key.
-
-    Reference:
-        Adebayo, Gilmer, Goodfellow and Kim, Local explanation methods for deep neural networks
-        lack sensitivity to parameter values, ICLR workshop 2018.
-    """
-    return _over_noise(
-        attribute, lambda m: m.variance, "variance", samples=samples, noise=noise, chunk=chunk
-    )
-
-
-def _over_noise(
+def over_noise(
     attribute: Attribution,
     statistic: Callable[[Moments], Array],
-    method: str,
+    name: str,
     *,
     samples: int,
     noise: float,
     chunk: int,
 ) -> Attribution:
+    """Return a statistic of an attribution over noisy copies of the image.
+
+    Args:
+        attribute: any attribution.
+        statistic: the mean and variance over the copies to a map.
+        name: of the method, for errors.
+        samples: how many copies.
+        noise: standard deviation as a fraction of the image's range.
+        chunk: how many copies are evaluated at once.
+    """
     check_positive("samples", samples)
     check_positive("chunk", chunk)
 
     def attribute_noisy(x: Array, target: Array, *, key: Key | None = None) -> Array:
-        key, x = need_key(key, method), jnp.asarray(x)
+        key, x = need_key(key, name), jnp.asarray(x)
         check_images(x)
         axes = tuple(range(1, x.ndim))
         sigma = noise * (x.max(axes, keepdims=True) - x.min(axes, keepdims=True))

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxattr.contract import attribution, one_hot, same_options
+from jaxattr.contract import attribution, attribution_of, one_hot, same_options
+from jaxattr.facts import method
 from jaxattr.image.resize import resize
 from jaxattr.rules import gates
 from jaxattr.tracing.interpret import Equation
@@ -54,7 +55,7 @@ def relative(maps: Array) -> Array:
     return maps[:, 0] - maps[:, 1:].mean(1)
 
 
-def tr_gbp_layers(f: Fun, *, top: int = 5) -> Explanation[Layers]:
+def tr_gbp_details(f: Fun, *, top: int = 5) -> Explanation[Layers]:
     """Return the maps of every layer and class, by the options of `tr_gbp`."""
     return _layers(f, gates.guided, top)
 
@@ -90,7 +91,8 @@ def _layers(f: Fun, activation: Rule, top: int) -> Explanation[Layers]:
     return attribution(f, explain)
 
 
-@same_options(tr_gbp_layers)
+@method(cost="1 forward, top + 1 backward", family="biases", spatial=True, details=tr_gbp_details)
+@same_options(tr_gbp_details)
 def tr_gbp(f: Fun, **options: Any) -> Attribution:
     """Attribute by guided backpropagation to image and biases, relative to the top classes.
 
@@ -105,7 +107,7 @@ def tr_gbp(f: Fun, **options: Any) -> Attribution:
 
     bilinearly. The top classes are those of the highest logits, the target among them if it is one.
     Laws: for plain gradients, `f(x)[k]` is `<grad, x>` and the sum of all `R^l_k` and of what dense
-    layers add (see `tr_gbp_layers`); over the top classes the maps sum to zero; equals a dense
+    layers add (see `tr_gbp_details`); over the top classes the maps sum to zero; equals a dense
     reference.
 
     Args:
@@ -133,8 +135,7 @@ def tr_gbp(f: Fun, **options: Any) -> Attribution:
     The bias of a dense layer, or the offset of a ReLU6 or a SiLU, is one number for the whole map
     and is left out of it.
     """
-    explain = tr_gbp_layers(f, **options)
-    return lambda x, target, *, key=None: explain(x, target).attribution
+    return attribution_of(tr_gbp_details(f, **options))
 
 
 def _convolves(shift: Shift) -> bool:

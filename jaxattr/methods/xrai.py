@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxattr.contract import attribution, check_positive
+from jaxattr.facts import method
 from jaxattr.loops import host
 from jaxattr.methods.integrated_gradients import integrated_gradients
 from jaxattr.types import Array, Attribution, Fun
@@ -23,6 +24,11 @@ Growth: TypeAlias = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 SCALES = (50, 100, 150, 250, 500, 1200)
 
 
+@method(
+    cost="2 x steps x (1 forward, 1 backward), and segments on the host",
+    family="paths",
+    spatial=True,
+)
 def xrai(
     f: Fun,
     *,

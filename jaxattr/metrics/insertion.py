@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxattr.contract import check_images, count_classes, known
+from jaxattr.contract import check_images, count_classes, is_concrete
 from jaxattr.image.maps import heatmap
 from jaxattr.metrics.baselines import blur
 from jaxattr.metrics.evaluation import Output, probability
@@ -182,7 +182,7 @@ def _check_others(f: Fun, x: Array, others: Array) -> None:
             f"others has shape {others.shape} and dtype {others.dtype}; expected integer classes "
             f"of shape ({batch}, m), filled up with -1"
         )
-    if known(others):
+    if is_concrete(others):
         values = np.asarray(others)
         if (wrong := (values < -1) | (values >= classes)).any():
             i, j = np.argwhere(wrong)[0]

@@ -19,7 +19,7 @@ def roar(
     """Replace the most attributed pixels of images by the mean (ROAR).
 
     Do so to training and test images, train anew from scratch, and report the accuracy on the test
-    images: the better the map, the lower. Random maps and `smooth_squared` are what to compare
+    images: the better the map, the lower. Random maps and `smoothgrad_squared` are what to compare
     with. A negated attribution keeps those pixels and replaces the others (KAR).
 
     Args:

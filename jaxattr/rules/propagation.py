@@ -80,7 +80,7 @@ def propagate(
 def propagate_layers(
     f: Fun,
     composite: Composite,
-    x: Array,
+    x: Any,
     target: Array,
     start: Start = logit,
 ) -> Relevance:
@@ -92,11 +92,12 @@ def propagate_layers(
 
 
 def cotangents(
-    scope: Scope, rules: Mapping[str, Rule], x: Array, start: Callable[[Array], Array]
-) -> tuple[Array, dict[int, Array]]:
+    scope: Scope, rules: Mapping[str, Rule], x: Any, start: Callable[[Array], Array]
+) -> tuple[Any, dict[int, Array]]:
     """Return the cotangents of the image and of the output of every operation, by position."""
     logits, pull = jax.vjp(
-        lambda x, outs: run_scope(scope, _tapped(rules, {}, outs), x)[0], x, _outs(scope)
+        lambda x, outs: run_scope(scope, _tapped(rules, {}, outs), *jax.tree.leaves(x))[0],
+        *(x, _outs(scope)),
     )
     return pull(start(logits))
 

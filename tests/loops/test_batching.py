@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("unoptimized")
 def test_the_same_maps(size):
     net, params, x, target = load("vgg")
     attribute, key = (
-        jaxattr.smooth(jaxattr.saliency(plain(net, params)), samples=2),
+        jaxattr.smoothgrad(jaxattr.saliency(plain(net, params)), samples=2),
         jax.random.key(0),
     )
     whole = jax.jit(attribute)(x, target, key=key)
@@ -25,7 +25,7 @@ def test_the_same_maps(size):
 
 def test_all_fields():
     net, params, x, target = load("vgg")
-    decompose = jaxattr.dmbp_decompose(plain(net, params), steps=2)
+    decompose = jaxattr.dmbp_details(plain(net, params), steps=2)
     whole, pieces = (jax.jit(d)(x, target) for d in (decompose, jaxattr.batched(decompose, 2)))
     chex.assert_trees_all_close(pieces, whole, rtol=1e-3, atol=1e-5)
 

@@ -56,7 +56,7 @@ def test_every_layer_accounts_for_the_change():
         net, params, x, target = load("resnet", "float64")
         f = plain(net, params)
         start = jnp.asarray(peer("resnet")["baseline"], x.dtype)
-        found = jax.jit(jaxattr.deeplift_layers(f, baseline=start))(x, target)
+        found = jax.jit(jaxattr.deeplift_details(f, baseline=start))(x, target)
         a = jax.jit(jaxattr.deeplift(f, baseline=start))(x, target)
         wanted = np.asarray(change(f, x, start, target))
         found, a = jax.device_get((found, a))

@@ -10,6 +10,7 @@ from precision import enable_x64
 from relative_nets import EVERY, case
 
 import jaxattr
+from jaxattr.facts import facts_of
 from jaxattr.image import maps
 from jaxattr.methods import excitation_backprop as excitation
 from jaxattr.rules.contributions import affine
@@ -86,7 +87,7 @@ def test_a_probability_and_a_contrast():
     with enable_x64(True):
         net, params, x, target = load("vgg", "float64")
         f = plain(net, params)
-        found = jax.device_get(jax.jit(excitation.excitation_layers(f))(x, target))
+        found = jax.device_get(jax.jit(jaxattr.excitation_backprop_details(f))(x, target))
         opposed = jax.jit(jaxattr.contrastive_excitation_backprop(f))(x, target)
     for name, p in {**found.layers, "x": found.attribution}.items():
         assert p.min() >= 0, name
@@ -99,16 +100,10 @@ def test_a_probability_and_a_contrast():
 @pytest.mark.parametrize("method", METHODS)
 def test_layers_and_the_image(method):
     """A layer's map is its relevance summed over channels and resized."""
-    siblings = dict(
-        zip(
-            METHODS,
-            (excitation.excitation_layers, excitation.contrastive_excitation_layers),
-            strict=True,
-        )
-    )
+    details = facts_of(method).details
     net, params, x, target = load("resnet")
     f = plain(net, params)
-    whole = jax.jit(siblings[method](f))(x, target)
+    whole = jax.jit(details(f))(x, target)
     a = jax.jit(method(f))(x, target)
     small = jax.jit(method(f, layer="layer1"))(x, target)
     inside = jax.jit(method(f, layer="layer1/relu1"))(x, target)
@@ -118,6 +113,11 @@ def test_layers_and_the_image(method):
         wanted = maps.resize(at_layer, (x.shape[1], x.shape[2]))
         assert got.shape == (*x.shape[:3], 1)
         assert relative_error(got, wanted) < 1e-5
+    down_to = jax.jit(details(f, layer="layer1"))(x, target)
+    assert relative_error(down_to.attribution, small) < 1e-6
+    assert list(down_to.layers) == list(whole.layers)[: len(down_to.layers)]
+    for name, relevance in down_to.layers.items():
+        assert relative_error(relevance, whole.layers[name]) < 1e-5, name
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -33,7 +33,7 @@ def picked(logits, target):
 def test_against_the_authors_code(name):
     with enable_x64(True):
         net, params, x, target = load(name, "float64")
-        found = jax.jit(jaxattr.fullgrad_decompose(plain(net, params)))(x[:2], target[:2])
+        found = jax.jit(jaxattr.fullgrad_details(plain(net, params)))(x[:2], target[:2])
     ours = {"map": found.attribution, "input": found.input}
     ours |= {f"bias.{k.replace('/', '.')}": v for k, v in found.biases.items()}
     theirs = {k.removeprefix(f"{name}.fullgrad."): v for k, v in PEERS.items() if name in k}
@@ -47,7 +47,7 @@ def test_terms_sum_to_the_logit(name):
     with enable_x64(True):
         net, params, x, target = load(name, "float64")
         f = jax.jit(plain(net, params))
-        found = jax.jit(jaxattr.fullgrad_decompose(f))(x, target)
+        found = jax.jit(jaxattr.fullgrad_details(f))(x, target)
         np.testing.assert_allclose(total(found), picked(f(x), target), rtol=1e-8)
 
 
@@ -58,7 +58,7 @@ def test_terms_of_parameters():
         biases = {k: v for k, v in params.items() if k.endswith("bias")}
         score = lambda b: picked(plain(net, params | b)(x[:1]), target[:1])[0]
         gradient = jax.grad(score)(biases)
-        found = jax.jit(jaxattr.fullgrad_decompose(plain(net, params)))(x[:1], target[:1])
+        found = jax.jit(jaxattr.fullgrad_details(plain(net, params)))(x[:1], target[:1])
     assert len(found.biases) == len(biases)
     for layer, term in found.biases.items():
         key = f"{layer}.bias"
@@ -113,7 +113,7 @@ def test_any_operation_is_complete(bend):
             return jnp.tanh(h).sum((1, 2)) @ jnp.ones((h.shape[-1], 2)) + jnp.array([1.0, 0.1])
 
         target = jnp.array([0, 1, 0])
-        found = jax.jit(jaxattr.fullgrad_decompose(f))(x, target)
+        found = jax.jit(jaxattr.fullgrad_details(f))(x, target)
         np.testing.assert_allclose(total(found), picked(f(x), target), rtol=1e-8)
 
 
@@ -121,7 +121,7 @@ def test_the_gradient_at_a_kink_fits_the_offset():
     """Exactly at 6, a ReLU6 is its offset, however it is spelled, and is not counted by halves."""
     x, target = jnp.full((1, 2, 2, 1), 6.0), jnp.array([0])
     for relu6 in RELU6S.values():
-        found = jax.jit(jaxattr.fullgrad_decompose(lambda x, a=relu6: a(x).sum((1, 2))))(x, target)
+        found = jax.jit(jaxattr.fullgrad_details(lambda x, a=relu6: a(x).sum((1, 2))))(x, target)
         assert total(found) == 24
         assert found.input.sum() == 0
 
@@ -130,7 +130,7 @@ def test_only_what_adds_something_is_listed():
     f = lambda x: (
         jax.nn.relu(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))) @ jnp.ones((3, 2))) * 3
     ).max((1, 2))
-    found = jax.jit(jaxattr.fullgrad_decompose(f))(jnp.ones((1, 4, 4, 3)), jnp.array([0]))
+    found = jax.jit(jaxattr.fullgrad_details(f))(jnp.ones((1, 4, 4, 3)), jnp.array([0]))
     assert found.biases == {}
 
 
@@ -157,7 +157,7 @@ def test_memory_layout_does_not_show():
 def test_every_framework(framework):
     net, params, x, target = load("lite")
     found = [
-        jax.jit(jaxattr.fullgrad_decompose(build(net, params)))(x, target)
+        jax.jit(jaxattr.fullgrad_details(build(net, params)))(x, target)
         for build in (plain, FRAMEWORKS[framework])
     ]
     assert relative_error(found[1].attribution, found[0].attribution) < 1e-4
@@ -166,7 +166,7 @@ def test_every_framework(framework):
 
 def test_names_are_unique_without_scopes():
     f = lambda x: jax.nn.silu(jax.nn.silu(x @ jnp.ones((3, 3)) + 1) + 2).mean((1, 2))
-    found = jax.jit(jaxattr.fullgrad_decompose(f))(jnp.ones((1, 4, 4, 3)), jnp.array([0]))
+    found = jax.jit(jaxattr.fullgrad_details(f))(jnp.ones((1, 4, 4, 3)), jnp.array([0]))
     assert set(found.biases) == {"dot_general[0]", "silu[1]", "add[2]", "silu[3]"}
 
 
@@ -177,7 +177,7 @@ def test_terms_differentiate_in_the_weights():
 
         def term(scale):
             scaled = params | {"stem.weight": params["stem.weight"] * scale}
-            found = jaxattr.fullgrad_decompose(plain(net, scaled))(x, target)
+            found = jaxattr.fullgrad_details(plain(net, scaled))(x, target)
             return found.biases["act0"].sum() + found.biases["stem"].sum()
 
         step = 1e-6
@@ -190,7 +190,7 @@ def test_a_term_left_out_is_missed():
     with enable_x64(True):
         net, params, x, target = load("lite", "float64")
         f = jax.jit(plain(net, params))
-        found = jax.jit(jaxattr.fullgrad_decompose(f))(x, target)
+        found = jax.jit(jaxattr.fullgrad_details(f))(x, target)
         offsets = [k for k in found.biases if k.rpartition("/")[2].startswith("act")]
         assert len(offsets) == 5
         kept = found._replace(biases={k: v for k, v in found.biases.items() if k not in offsets})

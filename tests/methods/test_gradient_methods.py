@@ -36,9 +36,9 @@ def test_linear_model(t):
         (jaxattr.input_x_gradient(linear), LINEAR[:, t] * IMAGE.ravel()),
         (jaxattr.integrated_gradients(linear), LINEAR[:, t] * IMAGE.ravel()),
         (jaxattr.integrated_gradients(linear, baseline=1.0), LINEAR[:, t] * (IMAGE.ravel() - 1)),
-        (jaxattr.smooth(jaxattr.saliency(linear), samples=7), LINEAR[:, t]),
-        (jaxattr.smooth_squared(jaxattr.saliency(linear), samples=7), LINEAR[:, t] ** 2),
-        (jaxattr.variance(jaxattr.saliency(linear), samples=7), jnp.zeros(3)),
+        (jaxattr.smoothgrad(jaxattr.saliency(linear), samples=7), LINEAR[:, t]),
+        (jaxattr.smoothgrad_squared(jaxattr.saliency(linear), samples=7), LINEAR[:, t] ** 2),
+        (jaxattr.vargrad(jaxattr.saliency(linear), samples=7), jnp.zeros(3)),
     ]:
         maps = method(IMAGE, target, key=jax.random.key(0))
         np.testing.assert_allclose(maps.ravel(), expected, rtol=1e-5, atol=1e-6)
@@ -124,10 +124,10 @@ def test_moments_of_smoothing_agree():
         x, target, key=key
     )
     mean, square, var = (
-        run_(m, 1) for m in (jaxattr.smooth, jaxattr.smooth_squared, jaxattr.variance)
+        run_(m, 1) for m in (jaxattr.smoothgrad, jaxattr.smoothgrad_squared, jaxattr.vargrad)
     )
     np.testing.assert_allclose(square, mean**2 + var, rtol=1e-5, atol=1e-7)
-    for m, whole in ((jaxattr.smooth, mean), (jaxattr.variance, var)):
+    for m, whole in ((jaxattr.smoothgrad, mean), (jaxattr.vargrad, var)):
         np.testing.assert_allclose(run_(m, 3), whole, rtol=1e-3, atol=1e-6)
 
 
@@ -138,7 +138,7 @@ def test_noise_is_relative_to_each_images_range():
         jax.random.uniform(jax.random.key(0), (2, 16, 16, 3))
         * jnp.array([1.0, 10.0])[:, None, None, None]
     )
-    var = jaxattr.variance(identity, samples=500, noise=0.2)(
+    var = jaxattr.vargrad(identity, samples=500, noise=0.2)(
         x, jnp.zeros(2, int), key=jax.random.key(1)
     )
     spread = x.max((1, 2, 3)) - x.min((1, 2, 3))
@@ -216,4 +216,4 @@ def test_options_that_count():
             jaxattr.integrated_gradients(linear, **{option: 0})
     for option in ("samples", "chunk"):
         with pytest.raises(ValueError, match=f"{option} is 0; expected at least 1"):
-            jaxattr.smooth(jaxattr.saliency(linear), **{option: 0})
+            jaxattr.smoothgrad(jaxattr.saliency(linear), **{option: 0})

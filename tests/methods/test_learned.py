@@ -109,7 +109,7 @@ def test_mask_gradients_equal_double_backprop(name):
 @pytest.mark.parametrize("bias", [False, True])
 def test_the_loss_falls(loss, bias):
     net, params, x, target = load("vgg")
-    decompose = jaxattr.dmbp_decompose(plain(net, params), steps=15, loss=loss, bias=bias)
+    decompose = jaxattr.dmbp_details(plain(net, params), steps=15, loss=loss, bias=bias)
     losses = jax.jit(decompose)(x, target).losses
     assert losses.shape == (3, 15)
     assert (losses[:, -1] < losses[:, 0]).all()
@@ -122,11 +122,11 @@ def test_the_first_masks_are_those_of_guided_backpropagation(name):
         net, params, x, target = load(name, "float64")
         f = plain(net, params)
         sharp = lambda *state: tuple(100 * theta for theta in guided(*state))
-        decompose = jaxattr.dmbp_decompose(f, steps=1, learning_rate=0.0, init=sharp)
+        decompose = jaxattr.dmbp_details(f, steps=1, learning_rate=0.0, init=sharp)
         found = jax.jit(decompose)(x, target)
         expected = x * jax.jit(jaxattr.guided_backprop(f))(x, target)
         assert relative_error(found.positive, expected) < 1e-10
-        short = {init: jaxattr.dmbp_decompose(f, steps=5, init=init) for init in (guided, 0.0)}
+        short = {init: jaxattr.dmbp_details(f, steps=5, init=init) for init in (guided, 0.0)}
         losses = {init: jax.jit(made)(x, target).losses[:, -1] for init, made in short.items()}
         assert (losses[guided] < losses[0.0]).all()
 
@@ -135,7 +135,7 @@ def test_the_first_masks_are_those_of_guided_backpropagation(name):
 def test_mask_shapes(per_channel):
     net, params, x, target = load("vgg")
     f = plain(net, params)
-    found = jax.jit(jaxattr.dmbp_decompose(f, steps=2, per_channel=per_channel))(x, target)
+    found = jax.jit(jaxattr.dmbp_details(f, steps=2, per_channel=per_channel))(x, target)
     for mask, site in zip(found.masks, activation_sites(f, x), strict=True):
         ones = [1] * (len(site.shape) - 2)
         assert mask.shape == ((site.shape[0], *ones, site.shape[-1]) if per_channel else site.shape)
@@ -176,8 +176,8 @@ def test_lpr_map_is_that_of_the_learned_rule():
 def test_lpr_options(options):
     net, params, x, target = load("resnet")
     f = plain(net, params)
-    found = jax.jit(jaxattr.lpr_fit(f, steps=8, **options))(x, target)
-    usual = jax.jit(jaxattr.lpr_fit(f, steps=8))(x, target)
+    found = jax.jit(jaxattr.lpr_details(f, steps=8, **options))(x, target)
+    usual = jax.jit(jaxattr.lpr_details(f, steps=8))(x, target)
     assert found.losses.shape == (3, 8)
     assert (found.losses[:, -1] < found.losses[:, 0]).all()
     assert relative_error(found.attribution, usual.attribution) > 1e-3
@@ -235,7 +235,7 @@ def test_dmbp_against_double_backprop_in_torch(name, kind):
     with enable_x64(True):
         net, params, x, target = load(name, "float64")
         options = {"steps": 25, "bias": kind == "literal", "init": 0.0}
-        decompose = jaxattr.dmbp_decompose(plain(net, params), **options)
+        decompose = jaxattr.dmbp_details(plain(net, params), **options)
         found = jax.jit(decompose)(x, target)
         for field in ("losses", "positive", "negative"):
             theirs = LEARNED[f"dmbp.{name}.{kind}.{field}"]
@@ -257,7 +257,7 @@ def test_lpr_against_double_backprop_in_torch(name, kind):
     """10 steps: the loss curve and the map."""
     with enable_x64(True):
         net, params, x, target = load(name, "float64")
-        fit = jaxattr.lpr_fit(plain(net, params), steps=10, **LPR_OPTIONS[kind])
+        fit = jaxattr.lpr_details(plain(net, params), steps=10, **LPR_OPTIONS[kind])
         found = jax.jit(fit)(x, target)
         for field in ("losses", "attribution"):
             theirs = LEARNED[f"lpr.{name}.{kind}.{field}"]

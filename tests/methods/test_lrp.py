@@ -182,7 +182,7 @@ def test_layers_hold_the_relevance_on_the_way():
         f, x, target = network("resnet")
         target = jnp.array(target)
         options = {"composite": epsilon_plus_flat(), "conserve": True}
-        found = jax.device_get(jax.jit(jaxattr.lrp_layers(f, **options))(x, target))
+        found = jax.device_get(jax.jit(jaxattr.lrp_details(f, **options))(x, target))
         a = jax.jit(jaxattr.lrp(f, **options))(x, target)
         logit = jax.device_get(f(x)[jnp.arange(2), target])
     np.testing.assert_array_equal(found.attribution, a)
@@ -370,7 +370,7 @@ def normalise(norm, x):
 def test_what_no_rule_covers_is_refused(name):
     f, message = REFUSED[name]
     x = jnp.asarray(np.random.default_rng(0).random((1, 4, 4, 3)), jnp.float32)
-    for explain in (jaxattr.lrp, jaxattr.lrp_layers, jaxattr.conservation):
+    for explain in (jaxattr.lrp, jaxattr.lrp_details, jaxattr.conservation):
         with pytest.raises(jaxattr.UnsupportedOperation, match=message):
             jax.eval_shape(explain(f), x, jnp.array([0]))
 

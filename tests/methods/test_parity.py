@@ -30,10 +30,10 @@ QUADRATURES = {
         weights=quadratures.trapezoid(n).weights * (n - 1) / n
     ),
 }
-NOISY = {
-    "smooth": jaxattr.smooth,
-    "smooth_squared": jaxattr.smooth_squared,
-    "variance": jaxattr.variance,
+NOISY = {  # by the names of the arrays
+    "smooth": jaxattr.smoothgrad,
+    "smooth_squared": jaxattr.smoothgrad_squared,
+    "variance": jaxattr.vargrad,
 }
 GIVEN = ("net.", "x", "target", "baseline", "draws")
 ELSEWHERE = ("logits", "grad_cam_raw.", *NOISY)

@@ -31,10 +31,10 @@ pytestmark = pytest.mark.usefixtures("unoptimized")
 KEY = jax.random.key(0)
 LEARNED = {
     "meaningful_perturbation": partial(
-        jaxattr.meaningful_perturbation_fit, spacing=4, jitter=0, init=1.0
+        jaxattr.meaningful_perturbation_details, spacing=4, jitter=0, init=1.0
     ),
     "extremal_perturbation": partial(
-        jaxattr.extremal_perturbation_fit, areas=(0.1, 0.3), spacing=4, sigma=8
+        jaxattr.extremal_perturbation_details, areas=(0.1, 0.3), spacing=4, sigma=8
     ),
 }
 
@@ -181,7 +181,7 @@ def test_extremal_perturbation_follows_torchray(array, options):
     net, params, x, target = load("vgg")
     options = {"flip": False} | options
 
-    explain = jaxattr.extremal_perturbation_fit(
+    explain = jaxattr.extremal_perturbation_details(
         plain(net, params),
         areas=(0.1, 0.3),
         steps=24,  # TorchRay returns the masks before its 25th
@@ -217,7 +217,7 @@ def test_extremal_perturbation_finds_an_area():
     """Of a classifier that sees a square, the square, and no more than the area asked for."""
     x = jnp.zeros((1, 20, 24, 1)).at[0, 8:12, 10:14].set(1)
     f = lambda x: 5 * x[:, 8:12, 10:14].sum((1, 2))
-    explain = jaxattr.extremal_perturbation_fit(
+    explain = jaxattr.extremal_perturbation_details(
         f, areas=(0.05, 0.15), steps=400, pyramid=fade_pyramid, spacing=2, sigma=2.0, flip=False
     )
     masks = jax.jit(explain)(x, jnp.array([0])).masks[0]
@@ -240,7 +240,7 @@ def test_meaningful_perturbation_is_its_definition():
     with enable_x64(True):
         net, params, x, target = load("vgg", "float64")
         x, target, f = x[:1], target[:1], plain(net, params)
-        explain = jaxattr.meaningful_perturbation_fit(
+        explain = jaxattr.meaningful_perturbation_details(
             f, steps=5, spacing=4, blur_sigma=3.0, mask_sigma=2.0, jitter=0, init=start, **options
         )
         fit = jax.jit(explain)(x, target, key=KEY)
@@ -277,7 +277,7 @@ def test_meaningful_perturbation_is_its_definition():
 def test_meaningful_perturbation_starts_from_the_smallest_disc_that_suffices():
     net, params, x, target = load("vgg")
     f = plain(net, params)
-    fit = jaxattr.meaningful_perturbation_fit(
+    fit = jaxattr.meaningful_perturbation_details(
         f, steps=1, spacing=2, mask_sigma=1.0, jitter=0, learning_rate=0.0
     )(x, target, key=KEY)
     discs = _discs((8, 9))

@@ -43,7 +43,7 @@ def test_sums_to_the_logit(name):
 def test_every_layer_sums_to_the_logit():
     with enable_x64(True):
         f, x, target = case("vgg")
-        found = jax.device_get(jax.jit(jaxattr.rap_layers(f))(x, target))
+        found = jax.device_get(jax.jit(jaxattr.rap_details(f))(x, target))
         a = jax.jit(jaxattr.rap(f))(x, target)
         logit = np.take_along_axis(np.asarray(f(x)), np.asarray(target)[:, None], 1)[:, 0]
     for name, r in found.layers.items():

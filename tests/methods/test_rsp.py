@@ -184,7 +184,7 @@ def test_layers(name):
     """The image has the relevance of `rsp`; the feature layer 2 for the target, 1 against it."""
     with enable_x64(True):
         f, x, target = case(name)
-        found = jax.device_get(jax.jit(jaxattr.rsp_relevance(f))(x, target))
+        found = jax.device_get(jax.jit(jaxattr.rsp_details(f))(x, target))
         a = np.asarray(jax.jit(jaxattr.rsp(f))(x, target))
     assert relative_error(found.attribution, a) < 1e-12
     assert a.min() < 0 < a.max()
@@ -227,7 +227,7 @@ def test_hostile_classes():
         logits = np.array(f(x))
         logits[np.arange(3), np.asarray(target)] = -np.inf
         second = jnp.asarray(logits.argmax(1))[:, None]
-        explain = jax.jit(lambda x, t, h: jaxattr.rsp_relevance(f, hostile=h)(x, t))
+        explain = jax.jit(lambda x, t, h: jaxattr.rsp_details(f, hostile=h)(x, t))
         a = jax.jit(jaxattr.rsp(f))(x, target)
         same = explain(x, target, jnp.concatenate([second, -jnp.ones_like(second)], 1))
         none = explain(x, target, -jnp.ones((3, 2), second.dtype))

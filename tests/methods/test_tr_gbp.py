@@ -13,7 +13,7 @@ from peers import relative_error
 from precision import enable_x64
 
 import jaxattr
-from jaxattr import metrics, models, tr_gbp_layers, with_rules
+from jaxattr import metrics, models, tr_gbp_details, with_rules
 from jaxattr.image import maps
 from jaxattr.methods.tr_gbp import _layers, relative
 from jaxattr.rules import gates
@@ -90,7 +90,7 @@ def test_against_biases_written_as_convolutions(name):
         ones = jax.jit(find)(x)
         logits = jax.jit(f)(x)
         np.testing.assert_allclose(jax.jit(written)(x, ones), logits, rtol=1e-10)
-        found = jax.jit(tr_gbp_layers(f, top=3))(x, target)
+        found = jax.jit(tr_gbp_details(f, top=3))(x, target)
         best = jnp.argsort(-logits, axis=1)[:, :3]
         np.testing.assert_array_equal(found.classes, jnp.concatenate([target[:, None], best], 1))
         guided = with_rules(lambda pair: written(*pair), {"activation": gates.guided})
@@ -121,7 +121,7 @@ def test_plain_gradients_make_it_complete(name):
         net, params, x, target = load(name, "float64")
         f = plain(net, params)
         found = jax.jit(_layers(f, gates.gradient, 2))(x, target)
-        decompose, logits = jax.jit(jaxattr.fullgrad_decompose(f)), jax.jit(f)(x)
+        decompose, logits = jax.jit(jaxattr.fullgrad_details(f)), jax.jit(f)(x)
         for i in range(3):
             target = found.classes[:, i]
             terms = decompose(x, target)
@@ -153,7 +153,7 @@ def test_the_maps_of_the_top_classes_sum_to_zero():
 @small
 def test_layers_add_up_to_the_map():
     net, params, x, target = load("lite")
-    found = jax.jit(tr_gbp_layers(plain(net, params)))(x, target)
+    found = jax.jit(tr_gbp_details(plain(net, params)))(x, target)
     parts = relative(found.input) + sum(relative(b.resized) for b in found.biases.values())
     assert relative_error(parts, found.attribution) < 1e-5
     assert all(rest.shape == found.classes.shape for rest in found.rest.values())
@@ -191,7 +191,7 @@ def test_errors():
 def test_fewer_classes_than_five():
     f = lambda x: jax.nn.relu(x + 0.1).mean((1, 2)) @ jnp.array([[1.0, 2.0], [0.5, -1], [1, 1]])
     x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
-    found = jax.jit(tr_gbp_layers(f))(x, jnp.array([0, 1]))
+    found = jax.jit(tr_gbp_details(f))(x, jnp.array([0, 1]))
     assert found.classes.shape == (2, 3)
 
 
@@ -254,7 +254,7 @@ def random_network(seed, depth=8, width=24):
 @pytest.fixture(scope="module", params=[0, 1])
 def randomised(request):
     x = jax.random.normal(jax.random.key(9), (6, 32, 32, 3))
-    return jax.jit(tr_gbp_layers(random_network(request.param)))(x, jnp.zeros(6, int))
+    return jax.jit(tr_gbp_details(random_network(request.param)))(x, jnp.zeros(6, int))
 
 
 def test_randomised_weights_give_uniform_maps_with_weak_borders(randomised):

@@ -1,0 +1,67 @@
+"""Contrastive RSP: relevance handed down from contrastive excitation backprop."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxattr.contract import attribution
+from jaxattr.facts import method
+from jaxattr.methods.contrastive_excitation_backprop import contrast_at
+from jaxattr.methods.rsp import handed_down
+from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
+from jaxattr.tracing.taps import split
+from jaxattr.types import Array, Attribution, Explanation, Fun
+
+
+def contrastive_rsp_details(
+    f: Fun, *, layer: str | None = None, purge: bool = True
+) -> Explanation[Relevance]:
+    """Return the relevance of `contrastive_rsp` at the image and up to the feature layer.
+
+    Args:
+        f: as for `contrastive_rsp`.
+        layer: as for `contrastive_rsp`.
+        purge: as for `contrastive_rsp`.
+
+    Returns:
+        `(x, target) -> Relevance(attribution, layers)`.
+    """
+    return _attribution(f, propagate_layers, layer, purge)
+
+
+@method(
+    cost="as excitation_backprop, then rsp", family="relevance", details=contrastive_rsp_details
+)
+def contrastive_rsp(f: Fun, *, layer: str | None = None, purge: bool = True) -> Attribution:
+    """Attribute as `rsp` does, starting from contrastive excitation backprop.
+
+    `F` is the map of `contrastive_excitation_backprop` at the feature layer, of all its channels:
+    hostile is whatever speaks against the target. No class need be named.
+
+    Args:
+        f: images `(B, H, W, C)` to logits `(B, K)`.
+        layer: as for `rsp`.
+        purge: as for `rsp`.
+
+    Returns:
+        An attribution of the shape of `x`. Cost: as for `rsp`.
+
+    Raises:
+        UnsupportedOperation: as for `rsp`, in all of `f`.
+        ValueError: if the layer is unknown; the known ones are listed.
+
+    Reference:
+        Nam, Choi and Lee, Interpreting deep neural networks with relative sectional propagation by
+        analyzing comparative gradients and hostile activations, AAAI 2021.
+    """
+    return _attribution(f, propagate, layer, purge)
+
+
+def _attribution(f: Fun, run: Callable[..., Any], layer: str | None, purge: bool) -> Any:
+    def one(x: Array, target: Array) -> Any:
+        halves = split(f, x[None], layer=layer)
+        start = contrast_at(halves, x[None], target[None])
+        return handed_down(run, halves, x, start, purge)
+
+    return attribution(f, lambda x, target, key: jax.vmap(one)(x, target))

@@ -1,0 +1,37 @@
+"""SmoothGrad-Squared: the square of any attribution, averaged over noisy copies."""
+
+from jaxattr.facts import method
+from jaxattr.methods.smoothgrad import over_noise
+from jaxattr.types import Attribution
+
+
+@method(cost="samples x the method", family="noise", random=True, wraps=True)
+def smoothgrad_squared(
+    attribute: Attribution, *, samples: int = 50, noise: float = 0.15, chunk: int = 1
+) -> Attribution:
+    """Average the square of an attribution over noisy copies of the image (SmoothGrad-Squared).
+
+        a = 1/n sum_i A(x + e_i)^2
+
+    Law: equals `smoothgrad` squared plus `vargrad`, with the same key.
+
+    Args:
+        attribute: any attribution.
+        samples: n.
+        noise: standard deviation as a fraction of the image's range.
+        chunk: how many samples are evaluated at once.
+
+    Returns:
+        A non-negative attribution of the shape that `attribute` gives. It needs a key.
+
+    Reference:
+        Hooker, Erhan, Kindermans and Kim, A benchmark for interpretability methods, NeurIPS 2019.
+    """
+    return over_noise(
+        attribute,
+        lambda m: m.mean**2 + m.variance,
+        "smoothgrad_squared",
+        samples=samples,
+        noise=noise,
+        chunk=chunk,
+    )

@@ -1,0 +1,33 @@
+"""VarGrad: the variance of any attribution over noisy copies of the image."""
+
+from jaxattr.facts import method
+from jaxattr.methods.smoothgrad import over_noise
+from jaxattr.types import Attribution
+
+
+@method(cost="samples x the method", family="noise", random=True, wraps=True)
+def vargrad(
+    attribute: Attribution, *, samples: int = 50, noise: float = 0.15, chunk: int = 1
+) -> Attribution:
+    """Return the variance of an attribution over noisy copies of the image (VarGrad).
+
+        a = 1/n sum_i (A(x + e_i) - mean)^2
+
+    Law: zero for an attribution that does not depend on `x`.
+
+    Args:
+        attribute: any attribution.
+        samples: n.
+        noise: standard deviation as a fraction of the image's range.
+        chunk: how many samples are evaluated at once.
+
+    Returns:
+        A non-negative attribution of the shape that `attribute` gives. It needs a key.
+
+    Reference:
+        Adebayo, Gilmer, Goodfellow and Kim, Local explanation methods for deep neural networks
+        lack sensitivity to parameter values, ICLR workshop 2018.
+    """
+    return over_noise(
+        attribute, lambda m: m.variance, "vargrad", samples=samples, noise=noise, chunk=chunk
+    )
