@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxattr import host
+from jaxattr.loops import host
 
 
 @jax.jit
