@@ -33,7 +33,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jaxattr import with_rules
+from jaxattr import lowered
 from jaxattr.models import PUBLISHED, Preprocess, Pretrained, load, local_path
 
 # On these photographs, most of them training images, not on ImageNet's validation set.
@@ -101,7 +101,7 @@ def batches(labelled: Labelled, preprocess: Preprocess, size: int) -> Iterator[t
 
 def score(pretrained: Pretrained, labelled: Labelled, size: int) -> Score:
     """Count the images whose largest logit is that of their class."""
-    forward = jax.jit(lambda model, x: with_rules(model, {})(x).argmax(-1))
+    forward = jax.jit(lambda model, x: lowered(model)(x).argmax(-1))
     right = images = 0
     start = perf_counter()
     for x, labels in batches(labelled, pretrained.preprocess, size):

@@ -26,7 +26,7 @@ from flax import nnx
 from torch import nn
 from torch.nn import functional
 
-from jaxattr import with_rules
+from jaxattr import lowered
 from jaxattr.models.efficientnet_lite import STAGES, efficientnet_lite0
 from jaxattr.models.resnet import resnet50
 from weights_conversion import convert
@@ -178,11 +178,11 @@ def programs(name: str, x: np.ndarray) -> dict[str, dict[str, Callable[[], objec
     args = {"torch": (reference, nchw.contiguous()), "torch, channels last": (channels_last, nchw)}
     forward = {k: partial(torch_forward, *a) for k, a in args.items()} | {
         "own": compiled(lambda net, x: net(x)),
-        "jaxattr": compiled(lambda net, x: with_rules(net, {})(x)),
+        "jaxattr": compiled(lambda net, x: lowered(net)(x)),
     }
     saliency = {k: partial(torch_map, *a) for k, a in args.items()} | {
         "own": compiled(lambda net, x: map_of(net, x)),
-        "jaxattr": compiled(lambda net, x: map_of(with_rules(net, {}), x)),
+        "jaxattr": compiled(lambda net, x: map_of(lowered(net), x)),
     }
     expected, got = forward["torch"](), forward["jaxattr"]()
     np.testing.assert_allclose(got, expected, atol=1e-4 * float(abs(expected).max()))

@@ -37,7 +37,7 @@ def jax_runs(name: str, batch: int) -> dict[str, Callable[[], object]]:
         program = program.lower(state, x).compile()
         return lambda: jax.block_until_ready(program(state, x))
 
-    runs = {"jaxattr": compiled(lambda net: jaxattr.with_rules(net, {}))}
+    runs = {"jaxattr": compiled(lambda net: jaxattr.lowered(net))}
     for method, make in METHODS.items():
         for steps in (SHORT, LONG):
 

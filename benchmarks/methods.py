@@ -17,7 +17,7 @@ from statistics import median
 import jax
 import numpy as np
 
-from jaxattr import catalogue, with_rules
+from jaxattr import catalogue, lowered
 from jaxattr.cli.inputs import open_photograph
 from jaxattr.models import load
 
@@ -36,7 +36,7 @@ def programs(model: str, names: list[str], batch: int) -> Iterator[tuple[str, Ca
         return lambda: jax.block_until_ready(program(net, x))
 
     yield "forward pass, XLA's own", compiled(lambda net, x: net(x))
-    yield UNIT, compiled(lambda net, x: with_rules(net, {})(x))
+    yield UNIT, compiled(lambda net, x: lowered(net)(x))
     for name in names:
         method = catalogue.METHODS[name]
         counts = [f"{v} {k}" for k, v in method.options.items() if k in ("steps", "samples")]

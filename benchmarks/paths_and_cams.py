@@ -48,7 +48,7 @@ from forward_and_saliency import NETWORKS
 from torch import nn
 
 import jaxattr
-from jaxattr import with_rules
+from jaxattr import lowered
 from jaxattr.contract import class_gradient
 from jaxattr.image.maps import resize, resize_aligned
 from weights_conversion import convert
@@ -93,9 +93,7 @@ def guided_ig(net: Callable, theirs: nn.Module, x: np.ndarray, _: str) -> Iterat
             (g,) = torch.autograd.grad(theirs(images)[:, TARGET].sum(), images)
             return {pair.INPUT_OUTPUT_GRADIENTS: g.permute(0, 2, 3, 1).numpy()}
 
-        gradient = compiled(
-            net, x[:1], lambda net: lambda x, t: class_gradient(with_rules(net, {}), x, t)
-        )
+        gradient = compiled(net, x[:1], lambda net: lambda x, t: class_gradient(lowered(net), x, t))
 
         def through_jax(x: np.ndarray, **_: object) -> dict:
             return {pair.INPUT_OUTPUT_GRADIENTS: gradient(np.asarray(x, np.float32))}

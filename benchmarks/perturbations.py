@@ -37,7 +37,7 @@ from forward_and_saliency import NETWORKS
 from torch import nn
 
 import jaxattr
-from jaxattr import with_rules
+from jaxattr import lowered
 from weights_conversion import convert
 
 SIZE, CHUNK, TARGET = 224, 2, 3
@@ -76,7 +76,7 @@ def mine(net: nnx.Module, x: np.ndarray) -> dict[str, Run]:
         return compiled(lambda net, x: method(net, **options)(x, target, key=key))
 
     return {
-        UNIT: compiled(lambda net, x: with_rules(net, {})(x), x.repeat(CHUNK, 0)),
+        UNIT: compiled(lambda net, x: lowered(net)(x), x.repeat(CHUNK, 0)),
         "occlusion": explain(jaxattr.occlusion, window=WINDOW, stride=STRIDE, chunk=CHUNK),
         "rise": explain(jaxattr.rise, samples=MASKS, cells=CELLS, chunk=CHUNK),
         "extremal_perturbation": explain(

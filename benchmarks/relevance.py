@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from methods import seconds
 
-from jaxattr import conservation, guided_backprop, lrp, models, with_rules
+from jaxattr import conservation, guided_backprop, lowered, lrp, models
 from jaxattr.rules import composites
 from jaxattr.rules import lrp as rules
 
@@ -31,7 +31,7 @@ COMPOSITES = {
 
 def methods() -> dict[str, Callable]:
     """Return functions of a classifier by name."""
-    found = {"forward pass": lambda f: lambda x, target: with_rules(f, {})(x)}
+    found = {"forward pass": lambda f: lambda x, target: lowered(f)(x)}
     found["guided backprop"] = guided_backprop
     for name, composite in COMPOSITES.items():
         found[name] = lambda f, c=composite: lrp(f, composite=c)

@@ -89,6 +89,7 @@ from jaxattr.tracing.primitives import register as register
 from jaxattr.tracing.sites import Site as Site
 from jaxattr.tracing.sites import sites as sites
 from jaxattr.tracing.taps import taps as taps
+from jaxattr.tracing.transform import lowered as lowered
 from jaxattr.tracing.transform import with_rules as with_rules
 from jaxattr.types import Attribution as Attribution
 from jaxattr.types import Explanation as Explanation

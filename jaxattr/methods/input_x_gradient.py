@@ -2,7 +2,7 @@
 
 from jaxattr.contract import attribution, class_gradient
 from jaxattr.facts import method
-from jaxattr.tracing.transform import with_rules
+from jaxattr.tracing.transform import lowered
 from jaxattr.types import Attribution, Fun
 
 
@@ -29,5 +29,5 @@ def input_x_gradient(f: Fun) -> Attribution:
     Reference:
         Shrikumar, Greenside, Shcherbina and Kundaje, Not just a black box, 2016.
     """
-    g = with_rules(f, {})
+    g = lowered(f)
     return attribution(f, lambda x, target, key: x * class_gradient(g, x, target))

@@ -2,7 +2,7 @@
 
 from jaxattr.contract import attribution, class_gradient
 from jaxattr.facts import method
-from jaxattr.tracing.transform import with_rules
+from jaxattr.tracing.transform import lowered
 from jaxattr.types import Attribution, Fun
 
 
@@ -31,5 +31,5 @@ def saliency(f: Fun) -> Attribution:
     Reference:
         Simonyan, Vedaldi and Zisserman, Deep inside convolutional networks, ICLR workshop 2014.
     """
-    g = with_rules(f, {})
+    g = lowered(f)
     return attribution(f, lambda x, target, key: class_gradient(g, x, target))

@@ -84,7 +84,7 @@ def local(scope: Scope, place: Place) -> Local:
         partial(_slope, operation),
         linear := partial(_linear, operation),
         partial(_constant, operation),
-        partial(weighted, operation, lowered, linear, scope.nonnegative),
+        partial(weighted, operation, lowered_step, linear, scope.nonnegative),
         operation.active,
         operation.equations,
     )
@@ -92,7 +92,7 @@ def local(scope: Scope, place: Place) -> Local:
 
 def _value(operation: Operation, *operands: Any) -> Any:
     program = Program(operation.equations, operation.operands, operation.outputs, {}, {})
-    outputs = interpret.evaluate(program, map(lowered, operation.equations), *operands)
+    outputs = interpret.evaluate(program, map(lowered_step, operation.equations), *operands)
     return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
@@ -127,7 +127,7 @@ def _linear(operation: Operation, *operands: Any) -> Any:
     def run(e: Equation, values: list[Any], active: list[int]) -> Sequence[Any]:
         adds = elementwise(e) or e.row.places or e.primitive == "scatter-add"
         if not (active and adds):
-            return lowered(e).run(*values)
+            return lowered_step(e).run(*values)
         return jax.jvp(*_restricted(e, values, active), tuple(values[i] for i in active))[1]
 
     return _through_affine(operation, operands, run)
@@ -160,7 +160,7 @@ def _slope(operation: Operation, *operands: Any) -> jax.Array:
     return slopes.slope(operation.equations, operation.operands[0], values)
 
 
-def lowered(e: Equation) -> Step:
+def lowered_step(e: Equation) -> Step:
     """Return the step that runs one equation, fast on the CPU."""
     fast = lowering(e)
     if fast is None:

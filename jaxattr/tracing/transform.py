@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxattr.lowering import LOWERED, materialize
 from jaxattr.tracing import control_flow, interpret
 from jaxattr.tracing.interpret import Equation, Inline, Program, Step
-from jaxattr.tracing.local import Rule, local, lowered, lowering, packed, refuse
+from jaxattr.tracing.local import Rule, local, lowered_step, lowering, packed, refuse
 from jaxattr.tracing.operations import Operation
 from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.sites import Place, Scope, every, should_inline, survey
@@ -55,9 +55,8 @@ def with_rules(
 
     The jaxpr of `f` is read and every operation of a kind that `rules` names is replaced by the
     function that the rule makes of it; everything else keeps its own derivative. Convolutions
-    and pools without a rule are lowered to code that runs fast on the CPU too, so
-    `with_rules(f, {})` is `f` itself, read and lowered. Laws: values equal those of `f`; with no
-    rules, so does the gradient.
+    and pools without a rule are lowered to code that runs fast on the CPU too, as `lowered` does
+    it. Laws: values equal those of `f`; with no rules, so does the gradient.
 
     Args:
         f: a function of one argument, any JAX callable.
@@ -101,6 +100,28 @@ def with_rules(
         return traced.run(rules, x)
 
     return ruled
+
+
+def lowered(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of the same values and gradients that runs fast on the CPU too.
+
+    Convolutions, pools and gates are spelled as XLA compiles them well, for the forward and the
+    backward pass (`docs/speed.md`). Every method reads its classifier so; inside `jit`, what has no
+    faster spelling stays as it stands. Laws: values and gradients equal those of `f`.
+
+    Args:
+        f: a function of one argument, any JAX callable.
+
+    Returns:
+        A function to transform like any other; forward mode is not defined where something was
+        lowered.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> jax.grad(lowered(lambda x: jnp.sin(x)))(0.0).item()
+        1.0
+    """
+    return with_rules(f, {})
 
 
 def _should_inline_layers(e: Equation) -> bool:
@@ -169,7 +190,7 @@ def _run(scope: Scope, place: Place, rules: Mapping, made: set[int]) -> Iterator
     else:
         for e in operation.equations:
             if made.isdisjoint(e.outputs):
-                yield lowered(e)
+                yield lowered_step(e)
                 made.update(e.outputs)
 
 

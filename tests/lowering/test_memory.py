@@ -40,7 +40,7 @@ def test_own_derivative(activation):
     """Without rules the derivatives are those of JAX, also where the function has a kink."""
     points = jnp.array([-7.0, -3, -1, -0.0, 0.0, 0.5, 1.5, 3, 6, 7]).reshape(1, 2, 5, 1)
     f = lambda x: (convolved(activation(convolved(x, ONE)), ONE) * (1 + x)).sum()
-    g = jaxattr.with_rules(f, {})
+    g = jaxattr.lowered(f)
     np.testing.assert_array_equal(jax.jit(jax.grad(g))(points), jax.jit(jax.grad(f))(points))
     twice = lambda f: jax.jit(jax.grad(lambda x: (jax.grad(f)(x) ** 2).sum()))(points)
     np.testing.assert_allclose(twice(g), twice(f), rtol=1e-6, atol=1e-6)
@@ -79,8 +79,8 @@ def test_sums_are_made_once():
         return x
 
     memory = lambda f: jax.jit(f).lower(X).compile().memory_analysis().temp_size_in_bytes
-    assert memory(jaxattr.with_rules(f, {})) < 0.6 * memory(f)
-    np.testing.assert_allclose(jaxattr.with_rules(f, {})(X), f(X), rtol=1e-5, atol=1e-5)
+    assert memory(jaxattr.lowered(f)) < 0.6 * memory(f)
+    np.testing.assert_allclose(jaxattr.lowered(f)(X), f(X), rtol=1e-5, atol=1e-5)
 
 
 def test_not_finite_stays():
@@ -89,7 +89,7 @@ def test_not_finite_stays():
     f = lambda x: (h := nn.relu(x)) + 0 * convolved(jnp.zeros_like(h) * (h == 5), ONE)
     g = lambda x: (h := nn.relu(x)) + convolved(h, ONE)
     for function in (f, g):
-        np.testing.assert_array_equal(jaxattr.with_rules(function, {})(x), function(x))
+        np.testing.assert_array_equal(jaxattr.lowered(function)(x), function(x))
 
 
 def test_an_identity_keeps_its_own_derivative():
@@ -100,5 +100,5 @@ def test_an_identity_keeps_its_own_derivative():
     nested.defvjp(lambda x: (x, None), lambda _, g: (-g,))
     for turn in (reverse, nested):
         f = lambda x, turn=turn: (turn(h := convolved(x, W)) * convolved(h, W)).sum()
-        for g in (jaxattr.with_rules(f, {}), jaxattr.with_rules(jaxattr.with_rules(f, {}), {})):
+        for g in (jaxattr.lowered(f), jaxattr.with_rules(jaxattr.lowered(f), {})):
             np.testing.assert_allclose(jax.grad(g)(X), jax.grad(f)(X), rtol=1e-4, atol=1e-4)

@@ -13,7 +13,7 @@ from peers import relative_error
 from precision import enable_x64
 
 import jaxattr
-from jaxattr import metrics, models, tr_gbp_details, with_rules
+from jaxattr import lowered, metrics, models, tr_gbp_details, with_rules
 from jaxattr.image import maps
 from jaxattr.methods.tr_gbp import _layers, relative
 from jaxattr.rules import gates
@@ -204,7 +204,7 @@ def test_one_forward_pass_and_a_backward_pass_for_each_class():
     def operations(function, *args):
         return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
 
-    forward = operations(with_rules(f, {}), x)
+    forward = operations(lowered(f), x)
     two, five = (operations(jaxattr.tr_gbp(f, top=n), x, target) / forward for n in (2, 5))
     assert (five - two) / 3 < 1.2
     assert five < 1 + 6 * 1.2
