@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.lowering import pack_gate
-from jaxattr.tracing import slopes
 from jaxattr.tracing.local import Local, Rule
+from jaxattr.tracing.slopes import is_gate, select
 
 
 def gate(backward: Callable[[jax.Array, jax.Array, Callable[[], jax.Array]], jax.Array]) -> Rule:
@@ -31,10 +31,10 @@ def gate(backward: Callable[[jax.Array, jax.Array, Callable[[], jax.Array]], jax
         def activation(*operands: Any) -> jax.Array:
             return local.value(*operands)
 
-        is_gate = slopes.is_gate(local.equations)
+        packs = is_gate(local.equations)
 
         def fwd(*operands: Any) -> tuple[jax.Array, Any]:
-            gate = pack_gate(local.slope(*operands) != 0) if is_gate else None
+            gate = pack_gate(local.slope(*operands) != 0) if packs else None
             return local.value(*operands), (gate, operands)
 
         def bwd(residuals: Any, g: jax.Array) -> tuple[Any, ...]:
@@ -62,7 +62,7 @@ def masked(masks: Mapping[int, jax.Array]) -> Rule:
     Returns:
         A rule, differentiable with respect to the masks.
     """
-    return _with_parameter(masks, lambda mask, z, slope, g: mask * slope() * g)
+    return _with_parameter(masks, lambda mask, z, slope, g: mask * select(slope(), g))
 
 
 def learned(theta: Mapping[int, jax.Array], multipliers: Mapping[int, jax.Array | None]) -> Rule:
@@ -117,11 +117,11 @@ def _with_parameter(
     return rule
 
 
-guided: Rule = gate(lambda g, z, slope: jnp.maximum(g, 0) * slope())
+guided: Rule = gate(lambda g, z, slope: select(slope(), jnp.maximum(g, 0)))
 """Guided backpropagation: `max(g, 0) * slope` (Springenberg et al., ICLR workshop 2015, fig. 1)."""
 
 deconvolution: Rule = gate(lambda g, z, slope: jnp.maximum(g, 0))
 """Deconvnet: `max(g, 0)`, whatever `z` was (Zeiler and Fergus, ECCV 2014, section 2.1)."""
 
-gradient: Rule = gate(lambda g, z, slope: g * slope())
+gradient: Rule = gate(lambda g, z, slope: select(slope(), g))
 """The gradient itself, `g * slope`, the same at a kink however the activation is spelled."""

@@ -22,6 +22,7 @@ from jaxattr.tracing.local import Local, Rule, refuse
 from jaxattr.tracing.operations import is_layer
 from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.sites import should_inline_remat, survey
+from jaxattr.tracing.slopes import select
 from jaxattr.tracing.transform import Traced
 from jaxattr.types import Array
 
@@ -150,7 +151,7 @@ def secant(local: Local, reference: Operands, operands: Operands, m: Array) -> S
     size = jnp.maximum(size, jnp.abs(slope) * jnp.maximum(jnp.abs(z0), jnp.abs(z1)))
     alike = jnp.abs(y1 - y0 - straight) <= 8 * jnp.finfo(m.dtype).eps * size
     alike |= z1 == z0
-    return [m * jnp.where(alike, slope, (y1 - y0) / jnp.where(alike, 1, z1 - z0))]
+    return [select(jnp.where(alike, slope, (y1 - y0) / jnp.where(alike, 1, z1 - z0)), m)]
 
 
 def midpoint(local: Local, reference: Operands, operands: Operands, m: Array) -> Sequence[Array]:

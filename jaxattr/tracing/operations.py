@@ -1,10 +1,10 @@
 """Group the equations of a program into operations, and say of which kind each one is.
 
-An elementwise function that is not affine is an *activation*, unless it serves to normalise:
+An elementwise function that is not affine is an *activation*, unless it serves to normalize:
 LayerNorm clamps its variance with `max(var, 0)`, which is no ReLU. What tells them apart is what
-goes in: a *feature*, which affine maps and activations made from the image, or a *statistic*,
-quadratic in features or made by an exponential or a root alone. Multiplied with a feature, a
-statistic gives a feature again, as in a normalisation; so does a weighted sum.
+goes in: a *feature*, which affine maps and activations made from the image, or a *statistic*, such
+as a sum of powers (`statistics.py`). Multiplied with a feature, a statistic gives a feature again,
+as in a normalization; so does a weighted sum.
 """
 
 from collections.abc import Container, Iterable, Sequence
@@ -15,6 +15,7 @@ from jaxattr.tracing.control_flow import has_bodies
 from jaxattr.tracing.dataflow import Flow, Segment
 from jaxattr.tracing.interpret import Equation, Program
 from jaxattr.tracing.primitives import Form, Kind
+from jaxattr.tracing.statistics import normalizes
 
 
 class Operation(NamedTuple):
@@ -98,8 +99,10 @@ def _elementwise_kind(flow: Flow, segment: Segment, statistics: set[int]) -> Kin
     forms = {flow.program.equations[i].row.form for i in nonlinear}
     if forms <= _GUARDS:  # none, or `where(isnan(x), 0, x)`
         return Kind.AFFINE
-    alone = len(nonlinear) == 1 and forms <= _NORMALIZING
-    return Kind.STATISTIC if alone or segment.entry in statistics else Kind.ACTIVATION
+    if segment.entry in statistics:
+        return Kind.STATISTIC
+    lone = len(nonlinear) == 1 and forms <= _NORMALIZING
+    return Kind.STATISTIC if lone and normalizes(flow, segment.exit) else Kind.ACTIVATION
 
 
 def _other_kind(flow: Flow, e: Equation, entries: Sequence[int]) -> Kind:

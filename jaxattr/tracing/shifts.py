@@ -23,6 +23,7 @@ from jaxattr.tracing.operations import Operation
 from jaxattr.tracing.primitives import Form, Kind
 from jaxattr.tracing.roles import Role, roles
 from jaxattr.tracing.sites import Scope, Site, every
+from jaxattr.tracing.slopes import select
 from jaxattr.tracing.transform import trace
 from jaxattr.types import Array
 
@@ -192,4 +193,6 @@ def _grown(value: Array, factor: Array, shift: Array) -> Array:
     return value
 
 
-_grown.defvjp(lambda value, factor, shift: (value, shift), lambda shift, g: (g, g * shift, None))
+_grown.defvjp(
+    lambda value, factor, shift: (value, shift), lambda shift, g: (g, select(shift, g), None)
+)

@@ -51,6 +51,11 @@ def slope(equations: Sequence[Equation], z: int, values: dict[int, Any]) -> jax.
     return jnp.where(jnp.abs(left) < jnp.abs(right), left, right)
 
 
+def select(slope: jax.Array, g: jax.Array) -> jax.Array:
+    """Return `slope * g`, and 0 where the slope is 0 whatever `g` is: as JAX's derivatives do."""
+    return jnp.where(slope == 0, 0, slope * g)
+
+
 def is_gate(equations: Sequence[Equation]) -> bool:
     """Whether a slope is 0 or 1 everywhere: an elementwise function that only chooses."""
     names = set[str]().union(*map(interpret.inner_primitives, equations))

@@ -227,3 +227,67 @@ def test_refusal_names_place_and_line():
 def test_nothing_to_replace_is_an_error():
     with pytest.raises(ValueError, match="no activation"):
         jaxattr.with_rules(jnp.sum, {"activation": gates.guided}, needs=["activation"])(KINKS)
+
+
+POWERS = {
+    "z**2": lambda z: z**2,
+    "z**3": lambda z: z**3,
+    "z * z": lambda z: z * z,
+    "exp": jnp.exp,
+    "relu(z)**2": lambda z: nn.relu(z) ** 2,
+    "log1p(relu(z))": lambda z: jnp.log1p(nn.relu(z)),
+}
+NORMS = {
+    "softmax": nn.softmax,
+    "standardize": nn.standardize,
+    "layer norm": lambda z: (
+        (z - z.mean(-1, keepdims=True)) * lax.rsqrt(z.var(-1, keepdims=True) + 1e-5)
+    ),
+    "fast variance": lambda z: (
+        (z - z.mean(-1, keepdims=True))
+        / jnp.sqrt(
+            jnp.maximum((z * z).mean(-1, keepdims=True) - jnp.square(z.mean(-1, keepdims=True)), 0)
+            + 1e-5
+        )
+    ),
+    "rms": lambda z: z * lax.rsqrt((z**2).mean(-1, keepdims=True) + 1e-6),
+    "l2": lambda z: z / jnp.linalg.norm(z, axis=-1, keepdims=True),
+}
+
+
+def _net(function):
+    first, last = jax.random.split(jax.random.key(0))
+    w, v = jax.random.normal(first, (3, 8)), jax.random.normal(last, (8, 5))
+    return lambda x: nn.relu(function(x @ w)).mean((1, 2)) @ v
+
+
+@pytest.mark.parametrize("power", POWERS)
+def test_a_power_before_a_layer_is_an_activation(power):
+    """Guided backpropagation gates it, and relevance passes it."""
+    f, x = _net(POWERS[power]), jax.random.normal(jax.random.key(1), (2, 4, 4, 3))
+    kinds = [s.kind.value for s in jaxattr.sites(f, x)]
+    assert "statistic" not in kinds
+    assert kinds.count("activation") == 2 + power.startswith(("relu", "log1p"))
+    target = jnp.array([0, 1])
+    g = jaxattr.with_rules(f, {"activation": gates.guided})
+    by_hand = jax.vmap(lambda x, t: jax.grad(lambda x: g(x[None])[0, t])(x))(x, target)
+    np.testing.assert_allclose(jaxattr.guided_backprop(f)(x, target), by_hand, rtol=1e-5)
+    assert np.abs(by_hand - jaxattr.saliency(f)(x, target)).max() > 1e-3
+    assert jnp.isfinite(jaxattr.lrp(f)(x, target)).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_power_in_a_norm_is_a_statistic(norm):
+    sites = jaxattr.sites(_net(NORMS[norm]), jnp.ones((2, 4, 4, 3)))
+    powers = [s for s in sites if s.kind in ("statistic", "activation")]
+    assert [s.kind.value for s in powers[:-1]] == ["statistic"] * (len(powers) - 1)
+
+
+@pytest.mark.parametrize("method", ["guided_backprop", "deeplift", "fullgrad", "tr_gbp"])
+def test_a_closed_gate_lets_no_nan_pass(method):
+    """Behind a dead unit the root has no derivative; JAX's own selects, and so do the rules."""
+    w = jax.random.normal(jax.random.key(0), (3, 8))
+    f = lambda x: jnp.sqrt((nn.relu(x @ w - 4) ** 2).sum(-1)).reshape(len(x), -1)
+    x, target = jax.random.normal(jax.random.key(1), (2, 4, 4, 3)), jnp.array([0, 1])
+    assert (f(x) == 0).any()
+    assert jnp.isfinite(getattr(jaxattr, method)(f)(x, target)).all()
