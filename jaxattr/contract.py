@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from jaxattr.scores import chosen
 from jaxattr.types import Array, Attribution, Explanation, Fun, Key
 
 P = ParamSpec("P")
@@ -34,6 +35,7 @@ def attribution(f: Fun, explain: Callable[[Array, Array, Any], T]) -> Explanatio
         check_images(x)
         classes = count_classes(f, x)
         check_targets(target, x.shape[0], classes)
+        target = target.astype(jnp.promote_types(target.dtype, jnp.int32))
         inside = (target >= 0) & (target < classes)
 
         def known_class(maps: Array) -> Array:
@@ -81,7 +83,7 @@ def class_gradient(f: Fun, x: Array, target: Array) -> Array:
 
 def one_hot(target: Array, logits: Array) -> Array:
     """Return the cotangent of logits that picks the target of every image."""
-    return jax.nn.one_hot(target, logits.shape[-1], dtype=logits.dtype)
+    return chosen(logits, target).astype(logits.dtype)
 
 
 def need_key(key: Key | None, method: str) -> Key:

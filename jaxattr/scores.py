@@ -12,6 +12,19 @@ Score: TypeAlias = Callable[[Array, Array], Array]
 """From logits `(B, K)` and classes `(B,)` to a number for each image, `(B,)`."""
 
 
+def chosen(logits: Array, target: Array) -> Array:
+    """Mark each image's class among its logits, `(B, K)`, for classes of any integer dtype.
+
+    >>> import jax.numpy as jnp
+    >>> chosen(jnp.zeros((1, 3)), jnp.array([1])).tolist()
+    [[False, True, False]]
+    """
+    target = jnp.asarray(target)
+    # A narrow dtype cannot count all classes: 259 would be 3.
+    wide = target.astype(jnp.promote_types(target.dtype, jnp.int32))
+    return jax.nn.one_hot(wide, logits.shape[-1], dtype=bool)
+
+
 def logit(logits: Array, target: Array) -> Array:
     """Return the logit of the class, the activation before the softmax.
 
@@ -21,9 +34,8 @@ def logit(logits: Array, target: Array) -> Array:
     >>> logit(jnp.array([[1.0, 4.0], [2.0, 3.0]]), jnp.array([1, 2]))
     Array([ 4., nan], dtype=float32)
     """
-    chosen = jax.nn.one_hot(target, logits.shape[-1], dtype=bool)
-    found = jnp.where(chosen, logits, 0).sum(-1)
-    return jnp.where(chosen.any(-1), found, jnp.nan)
+    ours = chosen(logits, target)
+    return jnp.where(ours.any(-1), jnp.where(ours, logits, 0).sum(-1), jnp.nan)
 
 
 def probability(logits: Array, target: Array) -> Array:
@@ -43,5 +55,5 @@ def margin(logits: Array, target: Array) -> Array:
     >>> margin(jnp.array([[1.0, 4.0, 2.0]]), jnp.array([1])).item()
     2.0
     """
-    chosen = jax.nn.one_hot(target, logits.shape[-1], dtype=bool)
-    return logit(logits, target) - jnp.where(chosen, -jnp.inf, logits).max(-1)
+    others = jnp.where(chosen(logits, target), -jnp.inf, logits)
+    return logit(logits, target) - others.max(-1)

@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("jaxattr", "weights_conversion")
 LEVELS = (
     {"deprecated", "types", "weights_conversion"},
-    {"contract", "facts", "image", "lowering", "models", "scores", "viz"},
-    {"tracing"},
+    {"facts", "image", "lowering", "models", "scores", "viz"},
+    {"contract", "tracing"},
     {"loops", "rules"},
     {"methods", "metrics"},
     {"jaxattr"},

@@ -145,7 +145,7 @@ def _attribution(
         if hostile is None:
             logits = halves.after(value, x[None])[0]
             others = jnp.where(jnp.arange(len(logits)) == target, -jnp.inf, logits)
-            hostile = others.argmax()[None]
+            hostile = others.argmax()[None][: len(logits) - 1]  # none against the only class
         classes = jnp.concatenate([target[None], hostile.astype(target.dtype)])
         return handed_down(run, halves, x, relative_map(halves, x[None], value, classes), purge)
 

@@ -51,8 +51,8 @@ class Layers(NamedTuple):
 
 
 def relative(maps: Array) -> Array:
-    """Subtract from the first of `(B, 1 + top, ...)` the mean of the others."""
-    return maps[:, 0] - maps[:, 1:].mean(1)
+    """Subtract from the first of `(B, 1 + top, ...)` the mean of the others, if there are any."""
+    return maps[:, 0] - maps[:, 1:].mean(1) if maps.shape[1] > 1 else maps[:, 0]
 
 
 def tr_gbp_details(f: Fun, *, top: int = 5) -> Explanation[Layers]:
@@ -80,7 +80,8 @@ def _layers(f: Fun, activation: Rule, top: int) -> Explanation[Layers]:
             return network.output(x, spread)
 
         y, pull = jax.vjp(logits, x, ones, wholes)
-        _, best = lax.top_k(y, min(top, y.shape[-1]))
+        # The only class of a binary model has nothing to be compared with.
+        _, best = lax.top_k(y, min(top, y.shape[-1]) if y.shape[-1] > 1 else 0)
         classes = jnp.concatenate([target[:, None], best], 1)
         gradient, maps, rest = jax.vmap(lambda k: pull(one_hot(k, y)), 1, 1)(classes)
         image = gradient.sum(-1, keepdims=True)
@@ -112,7 +113,8 @@ def tr_gbp(f: Fun, **options: Any) -> Attribution:
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`, with at least one activation.
-        top: the number of classes to compare with, 5 in the paper, or all if there are fewer.
+        top: the number of classes to compare with, 5 in the paper, or all if there are fewer. A
+            model of one class compares with none: its map is `S_k`.
 
     Returns:
         An attribution of shape `(B, H, W, 1)`. Cost: one forward pass, and a backward pass for each
