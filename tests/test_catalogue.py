@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 import jaxattr
 from jaxattr import catalogue
-from jaxattr.cli import commands as cli
+from jaxattr.cli.main import main
 
 
 def test_every_method_of_the_package_is_in_the_catalogue():
@@ -76,7 +76,7 @@ def test_a_method_of_another_package(installed: Callable):
     assert catalogue.build([method], lambda x: x)(x, jnp.array([0])) is x
     chain = catalogue.find("smoothgrad:their_brightness")
     assert [m.name for m in chain] == ["smoothgrad", "their_brightness"]
-    listed = " ".join(CliRunner().invoke(cli.main, ["methods"]).output.split())
+    listed = " ".join(CliRunner().invoke(main, ["methods"]).output.split())
     said = "their_brightness Attribute to each pixel its value. Cost: none. Options: --steps 7."
     assert said in listed
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jaxattr import catalogue
-from jaxattr.cli import commands as cli
+from jaxattr.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -40,7 +40,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_commands_parse_and_name_what_there_is(command: str):
     name, *args = shlex.split(command)
-    context = cli.main.commands[name].make_context(name, args)
+    context = main.commands[name].make_context(name, args)
     for method in context.params.get("method", "").split(","):
         assert not method or catalogue.find(method)
 

@@ -55,28 +55,6 @@ def _example(name: str) -> Path:
     return known[name]
 
 
-def output_names(photographs: Sequence[str]) -> list[str]:
-    """Return the names of what is written for each photograph, without a suffix.
-
-    Raises:
-        ValueError: if two of them would overwrite each other.
-
-    Example:
-        >>> output_names(["cats/one.jpg", "skimage:chelsea"])
-        ['one', 'chelsea']
-    """
-    seen: dict[str, str] = {}
-    for photograph in photographs:
-        stem = Path(photograph.removeprefix(EXAMPLES)).stem
-        if stem in seen:
-            raise ValueError(
-                f"the maps of {seen[stem]} and {photograph} would have the same name, {stem!r}: "
-                "explain them one after the other, with another --out"
-            )
-        seen[stem] = photograph
-    return list(seen)
-
-
 def find_class(text: str, classes: Sequence[str]) -> int:
     """Return the index of a class.
 

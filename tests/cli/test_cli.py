@@ -15,7 +15,8 @@ from PIL import Image
 
 import jaxattr
 from jaxattr import catalogue, models
-from jaxattr.cli import commands as cli
+from jaxattr.cli.explain import _ranks
+from jaxattr.cli.main import main
 from jaxattr.models.preprocess import Preprocess
 
 CLASSES = ("tabby", "tiger cat", "Egyptian cat", "crane", "espresso", "crane")
@@ -56,7 +57,7 @@ def photographs(tmp_path: Path) -> list[str]:
 
 
 def run(*args: str) -> Result:
-    return CliRunner().invoke(cli.main, ["explain", *args])
+    return CliRunner().invoke(main, ["explain", *args])
 
 
 def refused(result: Result) -> str:
@@ -140,8 +141,8 @@ def test_a_class_has_many_names(tiny: models.Pretrained, photographs: list[str],
 
 def test_the_explained_class_is_listed_even_if_it_is_unlikely():
     likely = np.array([0.1, 0.4, 0.3, 0.15, 0.05])
-    assert cli._ranks(likely, 2) == [1, 2, 3]
-    assert cli._ranks(likely, 4) == [1, 2, 4]
+    assert _ranks(likely, 2) == [1, 2, 3]
+    assert _ranks(likely, 4) == [1, 2, 4]
 
 
 @pytest.mark.parametrize(
@@ -229,11 +230,11 @@ def test_the_real_model_sees_a_cat(tmp_path: Path):
 
 
 def test_methods_and_models_are_listed():
-    listed = CliRunner().invoke(cli.main, ["methods"]).output
+    listed = CliRunner().invoke(main, ["methods"]).output
     for method in catalogue.METHODS.values():
         assert re.search(rf"^{method.name}  ", listed, re.MULTILINE)
     assert "Options: --samples 50, --noise 0.15, --seed 0." in " ".join(listed.split())
-    listed = CliRunner().invoke(cli.main, ["models"]).output.splitlines()
+    listed = CliRunner().invoke(main, ["models"]).output.splitlines()
     assert len(listed) == 1 + len(models.PUBLISHED)
     assert {line.split()[0] for line in listed[1:]} == set(models.names())
 
