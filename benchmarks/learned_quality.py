@@ -26,9 +26,10 @@ from tqdm import tqdm
 import jaxattr
 from jaxattr import metrics
 from jaxattr.contract import one_hot
-from jaxattr.loops.optimization import minimize, parameters_like
+from jaxattr.loops.optimization import minimize
 from jaxattr.methods.dmbp import Decomposition, disentangling, guided, positive, positive_negative
 from jaxattr.scores import probability
+from jaxattr.tracing.freeze import parameters_like
 
 dmbp, lpr = jaxattr.dmbp, jaxattr.lpr
 even, led = partial(dmbp, init=0.0), partial(dmbp, init=guided)
@@ -87,7 +88,7 @@ def masked(
                 )
 
             y = (f(x) * one_hot(target, f(x))).sum(-1)
-            loss = lambda theta: disentangling(
+            loss = lambda theta, step: disentangling(
                 y, *(score(x, masks(theta, sign)) for sign in (1, -1))
             )
             rms = optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)

@@ -2,27 +2,35 @@
 
 from typing import TypeVar
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxattr.contract import check_positive
+from jaxattr.loops.chunks import chunks, joined
+from jaxattr.loops.progress import Progress, report
 from jaxattr.types import Array, Explanation, Key
 
 T = TypeVar("T")
 
 
-def batched(attribute: Explanation[T], size: int) -> Explanation[T]:
+def batched(
+    attribute: Explanation[T], size: int, *, progress: Progress | None = None
+) -> Explanation[T]:
     """Explain a batch a few images at a time, in one loop on the device.
 
     Law: the same maps as `attribute` gives for the whole batch, with memory for `size` images.
 
     Args:
         attribute: any attribution, or a function that tells more, such as `dmbp_details`.
-        size: how many images at a time; the last few are filled up by copies of the first image.
+        size: how many images at a time, at most; the parts are of about equal size, and the last
+            one is filled up by copies of the last image.
+        progress: called with the number of images done, up to a hundred times.
 
     Returns:
         An attribution of the same kind.
+
+    Raises:
+        ValueError: if `size` is not positive.
 
     Example:
         >>> import jax.numpy as jnp, jaxattr
@@ -36,10 +44,15 @@ def batched(attribute: Explanation[T], size: int) -> Explanation[T]:
     def attribute_batched(x: Array, target: Array, *, key: Key | None = None) -> T:
         x, target = jnp.asarray(x), jnp.asarray(target)
         n = x.shape[0]
-        turns = -(-n // size)
-        order = jnp.where(jnp.arange(turns * size) < n, jnp.arange(turns * size), 0)
-        chunks = [a[order].reshape(turns, size, *a.shape[1:]) for a in (x, target)]
-        maps = lax.map(lambda chunk: attribute(*chunk, key=key), tuple(chunks))
-        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], maps)
+        numbers = chunks(n, size).numbers
+        count, each = numbers.shape
+
+        def step(part: tuple[Array, Array, Array]) -> T:
+            i, x, target = part
+            maps = attribute(x, target, key=key)
+            report(progress, i, n, each=each)
+            return maps
+
+        return joined(lax.map(step, (jnp.arange(count), x[numbers], target[numbers])), n)
 
     return attribute_batched

@@ -14,13 +14,13 @@ Progress: TypeAlias = Callable[[int], None]
 
 
 def report(progress: Progress | None, i: Array, steps: int, *, each: int = 1) -> None:
-    """Tell that turn `i` of a loop is done, up to a hundred times in all.
+    """Call `progress` at the end of an iteration of a loop, up to a hundred times in all.
 
     Args:
-        progress: called with the number of steps done; None is not told.
-        i: the turn, counted from 0.
+        progress: called with the number of steps done, or None.
+        i: the iteration, counted from 0.
         steps: how many there are in the whole loop.
-        each: how many steps a turn makes.
+        each: how many steps an iteration makes; the last one may make fewer.
     """
     if progress is None:
         return

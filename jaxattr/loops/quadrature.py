@@ -14,8 +14,6 @@ class Nodes(NamedTuple):
 
 
 Quadrature: TypeAlias = Callable[[int], Nodes]
-
-
 """From a number of evaluations to nodes and weights."""
 
 

@@ -9,7 +9,7 @@ from jaxattr.contract import attribution, check_positive, class_gradient
 from jaxattr.facts import method
 from jaxattr.image.filters import gaussian, rounded_reach, toeplitz
 from jaxattr.image.linear import multiply
-from jaxattr.loops.sampling import moments
+from jaxattr.loops.moments import moments
 from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Array, Attribution, Fun
 

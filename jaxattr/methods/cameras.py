@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxattr.contract import attribution, check_positive
 from jaxattr.facts import method
 from jaxattr.image.resize import resize, resize_cubic
-from jaxattr.loops.sampling import moments
+from jaxattr.loops.moments import moments
 from jaxattr.methods.grad_cam import at_layer
 from jaxattr.types import Array, Attribution, Fun
 

@@ -9,9 +9,10 @@ import optax
 
 from jaxattr.contract import attribution, attribution_of, one_hot, same_options
 from jaxattr.facts import method
-from jaxattr.loops.optimization import Progress, minimize, parameters_like
+from jaxattr.loops.optimization import minimize
+from jaxattr.loops.progress import Progress
 from jaxattr.rules import gates
-from jaxattr.tracing.freeze import Frozen, freeze
+from jaxattr.tracing.freeze import Frozen, freeze, parameters_like
 from jaxattr.tracing.local import Local
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
@@ -111,11 +112,11 @@ def dmbp_details(
         start = init(frozen, x, target) if callable(init) else init
         y = scores(x, None, bias=True)
         theta, losses = minimize(
-            lambda theta: loss(y, *both(x, theta)),
+            lambda theta, step: loss(y, *both(x, theta)),
             parameters_like(frozen, start, per_channel=per_channel),
             optimizer,
             steps,
-            progress,
+            progress=progress,
         )
         masks = tuple(map(jax.nn.sigmoid, theta))
 

@@ -13,9 +13,9 @@ from jaxattr.contract import attribution, attribution_of, broadcast, check_posit
 from jaxattr.facts import method
 from jaxattr.image.filters import ceiling_reach, gaussian_blur, zero
 from jaxattr.image.smooth_masks import area_penalty, smooth_mask
-from jaxattr.loops.optimization import minimize_terms, projected
+from jaxattr.loops.optimization import minimize, projected
+from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress
-from jaxattr.loops.sampling import widened
 from jaxattr.scores import Score
 from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Array, Attribution, Explanation, Fun
@@ -122,14 +122,14 @@ def extremal_perturbation_details(
             def measure(masks: Array) -> Array:
                 images = blend(levels, masks.astype(x.dtype)).reshape(-1, *x.shape[1:])
                 logits = network(jnp.where(turned, images[:, :, ::-1], images))
-                return score(widened(logits), targets).reshape(batch, -1)
+                return score(at_least_float32(logits), targets).reshape(batch, -1)
 
             excess = area_penalty(canvas.reshape(batch, len(areas), -1), areas)
             return {"reward": -game(measure, masks), "area": penalty * growth**i * excess}
 
         shape = (batch, len(areas), -(-height // gap), -(-width // gap))
-        start = broadcast("init", init, widened(x), shape)
-        parameters, losses = minimize_terms(terms, start, optimizer, steps, progress)
+        start = broadcast("init", init, at_least_float32(x), shape)
+        parameters, losses = minimize(terms, start, optimizer, steps, progress=progress)
         masks = draw(parameters)[0].astype(x.dtype)
         mean = masks.mean(1)[..., None]
         return Fit(_blur(mean, smoothing * min(height, width)), masks, losses)

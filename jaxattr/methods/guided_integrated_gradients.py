@@ -8,8 +8,8 @@ from jax import lax
 from jaxattr.contract import attribution, broadcast, check_positive, class_gradient
 from jaxattr.facts import method
 from jaxattr.image.order import nth_smallest
+from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress, report
-from jaxattr.loops.sampling import widened
 from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Array, Attribution, Fun
 
@@ -74,14 +74,16 @@ def guided_integrated_gradients(
 
     def explain(x: Array, target: Array, key: object) -> Array:
         start = broadcast("baseline", baseline, x)
-        change = widened(x) - widened(start)
+        change = at_least_float32(x) - at_least_float32(start)
         share = jnp.abs(change)
         goals = share.sum((1, 2, 3))
         rank = int(np.floor((share[0].size - 1) * fraction))
 
         def step(state: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], None]:
             at, found = state
-            slope = widened(class_gradient(g, (start + at * change).astype(x.dtype), target))
+            slope = at_least_float32(
+                class_gradient(g, (start + at * change).astype(x.dtype), target)
+            )
             done = ((i + 1) / steps).astype(at.dtype)
             low, high = jnp.maximum(done - max_dist, 0), jnp.minimum(done + max_dist, 1)
             near = jnp.maximum(at, low)

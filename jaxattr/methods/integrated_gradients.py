@@ -4,8 +4,8 @@ import jax.numpy as jnp
 
 from jaxattr.contract import attribution, broadcast, check_positive, class_gradient
 from jaxattr.facts import method
+from jaxattr.loops.moments import moments
 from jaxattr.loops.quadrature import Quadrature, gauss_legendre
-from jaxattr.loops.sampling import moments
 from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Array, Attribution, Fun
 

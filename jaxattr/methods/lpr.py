@@ -10,10 +10,11 @@ from jaxattr.contract import attribution, attribution_of, class_gradient, same_o
 from jaxattr.facts import method
 from jaxattr.image.filters import gaussian_blur
 from jaxattr.image.maps import unit_range
-from jaxattr.loops.optimization import Progress, minimize, parameters_like
+from jaxattr.loops.optimization import minimize
+from jaxattr.loops.progress import Progress
 from jaxattr.rules import gates
 from jaxattr.scores import Score, logit
-from jaxattr.tracing.freeze import freeze
+from jaxattr.tracing.freeze import freeze, parameters_like
 from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
@@ -71,7 +72,7 @@ def lpr_details(
             rule = gates.learned(dict(zip(positions, theta, strict=True)), fixed)
             return x * class_gradient(frozen.under({"activation": rule}), x, target)
 
-        def loss(theta: tuple[Array, ...]) -> Array:
+        def loss(theta: tuple[Array, ...], step: Array) -> Array:
             a = unit_range(attribute(theta))
             mp = soft(1 - jax.nn.sigmoid(gamma * (a - alpha)))
             mn = soft(jax.nn.sigmoid(gamma * (a - beta)))
@@ -85,7 +86,7 @@ def lpr_details(
 
         whole = score(network(x), target)
         start = parameters_like(frozen, init, per_channel=per_channel)
-        theta, losses = minimize(loss, start, optimizer, steps, progress)
+        theta, losses = minimize(loss, start, optimizer, steps, progress=progress)
         return Fit(attribute(theta), theta, losses)
 
     return attribution(f, explain)

@@ -20,9 +20,10 @@ from jaxattr.contract import (
 from jaxattr.facts import method
 from jaxattr.image.filters import ceiling_reach, gaussian_blur
 from jaxattr.image.masks import blurred_grid
-from jaxattr.loops.optimization import minimize_terms, projected
+from jaxattr.loops.optimization import minimize, projected
+from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress
-from jaxattr.loops.sampling import answers, widened
+from jaxattr.loops.variants import evaluate_variants
 from jaxattr.scores import Score
 from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Array, Attribution, Explanation, Fun, Key
@@ -87,10 +88,10 @@ def meaningful_perturbation_details(
             return pair[0] + mask * (pair[1] - pair[0])
 
         def circles() -> Array:
-            discs = jnp.asarray(1 - _discs(sides), widened(x).dtype)
+            discs = jnp.asarray(1 - _discs(sides), at_least_float32(x).dtype)
             read = lambda logits, number: score(logits, target)
             variant = lambda number: seen(discs[number], pair)
-            found = answers(f, variant, jnp.arange(len(discs)), read, chunk=1)
+            found = evaluate_variants(f, variant, jnp.arange(len(discs)), read, chunk=1)
             left, most = found - found[:, -1:], found[:, :1] - found[:, -1:]
             return discs[(left * jnp.sign(most) < _SUPPRESSED * jnp.abs(most)).argmax(1)]
 
@@ -99,14 +100,14 @@ def meaningful_perturbation_details(
             noisy = grid + noise * jax.random.normal(ours, sides, grid.dtype)
             images = seen(jnp.clip(noisy, 0, 1), _moved(theirs, pair, jitter))
             return {
-                "score": score(widened(network(images)), target),
+                "score": score(at_least_float32(network(images)), target),
                 "size": lambda_1 * jnp.abs(1 - grid).sum((1, 2)),
                 "variation": lambda_2 * _variation(grid, beta),
             }
 
         start = circles() if init is None else init
-        start = broadcast("init", start, widened(x), (len(x), *sides))
-        grid, losses = minimize_terms(terms, start, optimizer, steps, progress)
+        start = broadcast("init", start, at_least_float32(x), (len(x), *sides))
+        grid, losses = minimize(terms, start, optimizer, steps, progress=progress)
         return Fit((1 - drawn(grid))[..., None].astype(x.dtype), grid.astype(x.dtype), losses)
 
     return attribution(f, explain)

@@ -8,7 +8,7 @@ from jaxattr import scores
 from jaxattr.contract import attribution, broadcast, check_positive
 from jaxattr.facts import method
 from jaxattr.loops.progress import Progress
-from jaxattr.loops.sampling import answers
+from jaxattr.loops.variants import evaluate_variants
 from jaxattr.scores import Score
 from jaxattr.types import Array, Attribution, Fun
 
@@ -80,7 +80,9 @@ def occlusion(
 
         # the last number is the image as it is
         read = lambda logits, number: score(logits, target)
-        found = answers(f, variant, jnp.arange(count + 1), read, chunk=chunk, progress=progress)
+        found = evaluate_variants(
+            f, variant, jnp.arange(count + 1), read, chunk=chunk, progress=progress
+        )
         drops = (found[:, count:] - found[:, :count]).reshape(-1, len(rows), len(columns))
         down, across = (a / a.sum(0) for a in (rows, columns))
         down, across = jnp.asarray(down, drops.dtype), jnp.asarray(across, drops.dtype)

@@ -8,8 +8,9 @@ from jaxattr import scores
 from jaxattr.contract import attribution, check_positive, need_key
 from jaxattr.facts import method
 from jaxattr.image.masks import grid_mask
+from jaxattr.loops.chunks import chunks
+from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress, report
-from jaxattr.loops.sampling import turns, widened
 from jaxattr.scores import Score
 from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Array, Attribution, Fun, Key
@@ -70,7 +71,7 @@ def rise(
     def explain(x: Array, target: Array, key: Key | None) -> Array:
         key = need_key(key, "rise")
         batch, height, width, _ = x.shape
-        numbers, counts = turns(samples, chunk)
+        numbers, valid = chunks(samples, chunk)
         targets = jnp.tile(target, numbers.shape[1])
 
         def draw(number: Array) -> Array:
@@ -82,18 +83,18 @@ def rise(
                 dtype=x.dtype,
             )
 
-        def turn(total: Array, turn_: tuple[Array, Array, Array]) -> tuple[Array, None]:
-            i, numbers, counts = turn_
+        def step(total: Array, chunk_: tuple[Array, Array, Array]) -> tuple[Array, None]:
+            i, numbers, valid = chunk_
             masks = jax.vmap(draw)(numbers)
             images = masks[:, None, :, :, None] * x
-            logits = widened(network(images.reshape(-1, *x.shape[1:])))
-            weights = score(logits, targets).reshape(-1, batch) * counts[:, None]
+            logits = at_least_float32(network(images.reshape(-1, *x.shape[1:])))
+            weights = score(logits, targets).reshape(-1, batch) * valid[:, None]
             report(progress, i, samples, each=numbers.size)
             sums = jnp.einsum("nb,nhw->bhw", weights, masks, precision=lax.Precision.HIGHEST)
             return total + sums, None
 
-        start = jnp.zeros((batch, height, width), jnp.promote_types(x.dtype, jnp.float32))
-        total, _ = lax.scan(turn, start, (jnp.arange(len(numbers)), numbers, counts))
+        start = jnp.zeros_like(at_least_float32(x[..., 0]))
+        total, _ = lax.scan(step, start, (jnp.arange(len(numbers)), numbers, valid))
         return (total / (samples * probability))[..., None].astype(x.dtype)
 
     return attribution(f, explain)

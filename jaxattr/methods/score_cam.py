@@ -8,7 +8,7 @@ from jaxattr.facts import method
 from jaxattr.image.maps import unit_range
 from jaxattr.image.resize import Resize, resize
 from jaxattr.loops.progress import Progress
-from jaxattr.loops.sampling import answers
+from jaxattr.loops.variants import evaluate_variants
 from jaxattr.scores import Score, logit
 from jaxattr.tracing.taps import split
 from jaxattr.types import Array, Attribution, Fun
@@ -81,7 +81,7 @@ def score_cam(
 
         numbers = jnp.arange(value.shape[-1])
         read = lambda logits, _: score(logits, target)
-        scores = answers(f, seen, numbers, read, chunk=chunk, progress=progress)
+        scores = evaluate_variants(f, seen, numbers, read, chunk=chunk, progress=progress)
         weights = jax.nn.softmax(scores, -1).astype(x.dtype)
         cam = (weights[:, None, None] * value).sum(-1, keepdims=True)
         return enlarge(jnp.maximum(cam, 0), size)

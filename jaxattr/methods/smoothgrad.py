@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxattr.contract import check_images, check_positive, need_key
 from jaxattr.facts import method
-from jaxattr.loops.sampling import Moments, moments
+from jaxattr.loops.moments import Moments, moments
 from jaxattr.types import Array, Attribution, Key
 
 

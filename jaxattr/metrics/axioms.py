@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxattr.contract import check_images, check_positive, need_key
-from jaxattr.metrics.evaluation import activation, answers, check_batch
+from jaxattr.metrics.evaluation import activation, check_batch, evaluate_variants
 from jaxattr.metrics.results import Score, scored
 from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Array, Attribution, Fun, Key
@@ -150,7 +150,7 @@ def infidelity(
             told = (taken(key) * a).sum((1, 2, 3))
             return activation(logits, target), told.astype(logits.dtype)
 
-        left, told = answers(f, lambda key: x - taken(key), keys, read, chunk=chunk)
+        left, told = evaluate_variants(f, lambda key: x - taken(key), keys, read, chunk=chunk)
         seen = activation(with_rules(f, {})(x), target)[:, None] - left
         power = (told**2).mean(1)
         best = (told * seen).mean(1) / jnp.where(power > 0, power, 1)

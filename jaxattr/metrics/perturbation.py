@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxattr.contract import check_positive
 from jaxattr.image.order import descending
-from jaxattr.metrics.evaluation import Output, answers, check_batch
+from jaxattr.metrics.evaluation import Output, check_batch, evaluate_variants
 from jaxattr.metrics.ranking import Reduction, finite, reduced
 from jaxattr.metrics.results import Curve
 from jaxattr.types import Array, Fun
@@ -60,7 +60,7 @@ def perturbation(
         def read(logits: Array, count: Array) -> Array:
             return output(logits, target)
 
-        curve = change(answers(f, variant, jnp.asarray(changed), read, chunk=chunk))
+        curve = change(evaluate_variants(f, variant, jnp.asarray(changed), read, chunk=chunk))
         valid = finite(scores) & jnp.isfinite(curve).all(1)
         curve = jnp.where(valid[:, None], curve, jnp.nan)
         share = (changed / changed[-1]).astype(curve.dtype)

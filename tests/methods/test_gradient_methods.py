@@ -109,13 +109,6 @@ def test_completeness_on_networks(name):
     np.testing.assert_allclose(total, change, atol=5e-3 * np.abs(change).max())
 
 
-@pytest.mark.parametrize(
-    "quadrature", [quadratures.gauss_legendre, quadratures.midpoint, quadratures.trapezoid]
-)
-def test_quadrature_weights_sum_to_one(quadrature):
-    assert quadrature(7).weights.sum() == pytest.approx(1, abs=1e-14)
-
-
 def test_moments_of_smoothing_agree():
     """E[A^2] = E[A]^2 + Var[A] with the same key; chunking does not change the draws."""
     net, params, x, target = load("vgg")

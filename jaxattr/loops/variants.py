@@ -1,0 +1,56 @@
+"""A model's answers for many variants of its images, in memory that does not grow with them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxattr.loops.chunks import chunks, joined
+from jaxattr.loops.precision import at_least_float32
+from jaxattr.loops.progress import Progress, report
+from jaxattr.tracing.transform import with_rules
+from jaxattr.types import Array, Fun
+
+
+def evaluate_variants(
+    f: Fun,
+    variant: Callable[[Array], Array],
+    numbers: Array,
+    read: Callable[[Array, Array], Any],
+    *,
+    chunk: int,
+    progress: Progress | None = None,
+) -> Any:
+    """Evaluate a model on variants of a batch of images, a chunk of them after another.
+
+    `f` is read and lowered by `with_rules`, and is traced once. Chunks are of about equal size, so
+    that few variants are computed twice: of 225 in chunks of at most 16, none.
+
+    Args:
+        f: the model.
+        variant: one of `numbers` to the images `(B, H, W, C)` that it stands for.
+        numbers: what tells the variants apart, `(n,)`.
+        read: logits `(B, K)`, in at least float32, and the variant's number to what is kept of
+            them, a pytree of `(B,)`.
+        chunk: how many variants of each image are evaluated at once, at most.
+        progress: called with the number of variants done, up to a hundred times.
+
+    Returns:
+        The pytree with `(B, n)` for each `(B,)`.
+    """
+    n = numbers.shape[0]
+    order = chunks(n, chunk).numbers
+    count, size = order.shape
+    lowered = with_rules(f, {})
+
+    def step(chunk_: tuple[Array, Array]) -> Any:
+        i, numbers = chunk_
+        images = jax.vmap(variant)(numbers)
+        logits = at_least_float32(lowered(images.reshape(-1, *images.shape[2:])))
+        report(progress, i, n, each=size)
+        return jax.vmap(read)(logits.reshape(*images.shape[:2], -1), numbers)
+
+    values = joined(lax.map(step, (jnp.arange(count), numbers[order])), n)
+    return jax.tree.map(jnp.transpose, values)
