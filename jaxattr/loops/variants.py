@@ -10,7 +10,7 @@ from jax import lax
 from jaxattr.loops.chunks import chunks, joined
 from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress, report
-from jaxattr.tracing.transform import with_rules
+from jaxattr.tracing.transform import lowered
 from jaxattr.types import Array, Fun
 
 
@@ -25,7 +25,7 @@ def evaluate_variants(
 ) -> Any:
     """Evaluate a model on variants of a batch of images, a chunk of them after another.
 
-    `f` is read and lowered by `with_rules`, and is traced once. Chunks are of about equal size, so
+    `f` is `jaxattr.lowered`, and traced once. Chunks are of about equal size, so
     that few variants are computed twice: of 225 in chunks of at most 16, none.
 
     Args:
@@ -43,12 +43,12 @@ def evaluate_variants(
     n = numbers.shape[0]
     order = chunks(n, chunk).numbers
     count, size = order.shape
-    lowered = with_rules(f, {})
+    network = lowered(f)
 
     def step(chunk_: tuple[Array, Array]) -> Any:
         i, numbers = chunk_
         images = jax.vmap(variant)(numbers)
-        logits = at_least_float32(lowered(images.reshape(-1, *images.shape[2:])))
+        logits = at_least_float32(network(images.reshape(-1, *images.shape[2:])))
         report(progress, i, n, each=size)
         return jax.vmap(read)(logits.reshape(*images.shape[:2], -1), numbers)
 

@@ -10,7 +10,7 @@ from jax import lax
 from jaxattr.contract import check_images, check_positive, need_key
 from jaxattr.metrics.evaluation import activation, check_batch, evaluate_variants
 from jaxattr.metrics.results import Score, scored
-from jaxattr.tracing.transform import with_rules
+from jaxattr.tracing.transform import lowered
 from jaxattr.types import Array, Attribution, Fun, Key
 
 Perturb: TypeAlias = Callable[[Key, Array], Array]
@@ -62,7 +62,7 @@ def completeness_error(
     def measure(x: Array, target: Array, attribution: Array) -> Score:
         x, target = jnp.asarray(x), jnp.asarray(target)
         check_batch(f, x, target)
-        g = with_rules(f, {})
+        g = lowered(f)
         gained = activation(g(x), target) - activation(g(baseline(x)), target)
         a = jnp.asarray(attribution)
         return scored(jnp.abs(a.sum(tuple(range(1, a.ndim))) - gained))
@@ -151,7 +151,7 @@ def infidelity(
             return activation(logits, target), told.astype(logits.dtype)
 
         left, told = evaluate_variants(f, lambda key: x - taken(key), keys, read, chunk=chunk)
-        seen = activation(with_rules(f, {})(x), target)[:, None] - left
+        seen = activation(lowered(f)(x), target)[:, None] - left
         power = (told**2).mean(1)
         best = (told * seen).mean(1) / jnp.where(power > 0, power, 1)
         beta = best if rescale else jnp.ones_like(best)
