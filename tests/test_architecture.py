@@ -17,7 +17,8 @@ PACKAGES = ("jaxattr", "weights_conversion")
 LEVELS = (
     {"deprecated", "types", "weights_conversion"},
     {"facts", "image", "lowering", "models", "scores", "viz"},
-    {"contract", "tracing"},
+    {"contract"},
+    {"tracing"},
     {"loops", "rules"},
     {"methods", "metrics"},
     {"jaxattr"},
