@@ -1,7 +1,7 @@
 """Laws that every attribution method obeys, on every kind of network."""
 
 import inspect
-from functools import partial
+from functools import cache, partial
 
 import chex
 import jax
@@ -13,6 +13,7 @@ from frameworks import FRAMEWORKS
 from nets import RELUS, load, plain
 from peers import relative_error
 from precision import enable_x64
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr import catalogue
@@ -59,21 +60,31 @@ def quick(method):
 METHODS = {name: quick(method) for name, method in catalogue.METHODS.items()}
 KEY = jax.random.key(0)
 
+FAMILIES = {m.facts.family: name for name, m in catalogue.METHODS.items()}
+"""A method of each family."""
+
 every_method = pytest.mark.parametrize("method", METHODS)
+a_method_of_each_family = pytest.mark.parametrize("method", mostly_slow(METHODS, FAMILIES.values()))
 
 
-def explained(name, method, dtype="float32", **spelling):
+def explained(name, method, dtype="float32"):
     net, params, x, target = load(name, dtype)
-    return METHODS[method](plain(net, params, **spelling)), x, target
+    return METHODS[method](plain(net, params)), x, target
+
+
+@cache
+def compiled(name, method, dtype):
+    """Return an attribution, which tests share; it compiles once for a kind of arguments."""
+    attribute, *arguments = explained(name, method, dtype)
+    return jax.jit(attribute), *arguments
 
 
 @every_method
-@pytest.mark.parametrize("name", ["vgg", "lite"])
+@pytest.mark.parametrize("name", mostly_slow(["vgg", "lite"], ["vgg"]))
 def test_shape_dtype_and_batch(name, method):
     """Maps have the promised shape and dtype; batch = one by one."""
     with enable_x64(True):
-        attribute, x, target = explained(name, method, "float64")
-        attribute = jax.jit(attribute)
+        attribute, x, target = compiled(name, method, "float64")
         maps = attribute(x, target, key=KEY)
         single = [attribute(x[i : i + 1], target[i : i + 1], key=KEY) for i in range(len(x))]
     assert maps.shape == (*x.shape[:3], 1 if catalogue.METHODS[method].facts.spatial else 3)
@@ -82,17 +93,21 @@ def test_shape_dtype_and_batch(name, method):
     np.testing.assert_allclose(maps, np.concatenate(single), rtol=1e-9, atol=1e-12)
 
 
-@every_method
+@a_method_of_each_family
 def test_jit_and_eager(method):
     with enable_x64(True):
-        attribute, x, target = explained("vgg", method, "float64")
-        x, target = x[:1], target[:1]
-        compiled, eager = (m(x, target, key=KEY) for m in (jax.jit(attribute), attribute))
-    np.testing.assert_allclose(compiled, eager, rtol=1e-9, atol=1e-12)
+        makers = compiled, explained
+        attributes = [make("vgg", method, "float64") for make in makers]
+        jitted, eager = (a(x[:1], target[:1], key=KEY) for a, x, target in attributes)
+    np.testing.assert_allclose(jitted, eager, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    "method", ["integrated_gradients", "guided_grad_cam", "smoothgrad_squared", "lrp"]
+    "method",
+    mostly_slow(
+        ["integrated_gradients", "guided_grad_cam", "smoothgrad_squared", "lrp", "dmbp", "lpr"],
+        ["lrp"],
+    ),
 )
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_every_framework(framework, method):
@@ -106,19 +121,21 @@ def test_every_framework(framework, method):
 
 
 @pytest.mark.parametrize(
-    "method", ["guided_backprop", "deconvnet", "grad_cam", "smoothgrad", "lrp"]
+    "method",
+    mostly_slow(["guided_backprop", "deconvnet", "grad_cam", "smoothgrad", "lrp"], ["lrp"]),
 )
 def test_every_spelling_of_relu(method):
     """Implementation invariance: how a ReLU is written does not show."""
-    maps = []
-    for relu in RELUS.values():
-        attribute, x, target = explained("vgg", method, relu=relu)
-        maps.append(jax.jit(attribute)(x, target, key=KEY))
+    net, params, x, target = load("vgg")
+    maps = [
+        jax.jit(METHODS[method](plain(net, params, relu=relu)))(x, target, key=KEY)
+        for relu in RELUS.values()
+    ]
     for other in maps[1:]:
         np.testing.assert_allclose(other, maps[0], rtol=1e-5, atol=1e-6 * jnp.abs(maps[0]).max())
 
 
-@every_method
+@a_method_of_each_family
 def test_bfloat16_stays(method):
     attribute, x, target = explained("lite", method, jnp.bfloat16)
     assert jax.jit(attribute)(x, target, key=KEY).dtype == jnp.bfloat16
@@ -127,16 +144,16 @@ def test_bfloat16_stays(method):
 @every_method
 def test_the_key(method):
     """Random methods need it and repeat themselves with it; the others ignore it."""
-    attribute, x, target = explained("vgg", method)
-    attribute = jax.jit(attribute)
-    first = attribute(x, target, key=KEY)
-    np.testing.assert_array_equal(first, attribute(x, target, key=KEY))
-    if catalogue.METHODS[method].facts.random:
-        assert relative_error(attribute(x, target, key=jax.random.key(1)), first) > 1e-3
-        with pytest.raises(ValueError, match=r"random numbers: pass key=jax\.random\.key"):
-            attribute(x, target)
-    else:
-        np.testing.assert_array_equal(first, attribute(x, target))
+    with enable_x64(True):
+        attribute, x, target = compiled("vgg", method, "float64")
+        first = attribute(x, target, key=KEY)
+        np.testing.assert_array_equal(first, attribute(x, target, key=KEY))
+        if catalogue.METHODS[method].facts.random:
+            assert relative_error(attribute(x, target, key=jax.random.key(1)), first) > 1e-3
+            with pytest.raises(ValueError, match=r"random numbers: pass key=jax\.random\.key"):
+                attribute(x, target)
+        else:
+            np.testing.assert_array_equal(first, attribute(x, target))
 
 
 @every_method
@@ -183,11 +200,11 @@ def test_bad_options(method, message):
 @every_method
 def test_a_class_out_of_range_under_jit(method):
     """Where values are unknown it gives NaN, never another class's map; neighbours are spared."""
-    attribute, x, target = explained("vgg", method)
-    attribute = jax.jit(attribute)
-    right = attribute(x, target, key=KEY)
-    maps = attribute(x, target.at[0].set(6).at[2].set(-1), key=KEY)
-    assert jnp.isnan(maps[jnp.array([0, 2])]).all()
+    with enable_x64(True):
+        attribute, x, target = compiled("vgg", method, "float64")
+        right = attribute(x, target, key=KEY)
+        maps = attribute(x, target.at[0].set(6).at[2].set(-1), key=KEY)
+        assert jnp.isnan(maps[jnp.array([0, 2])]).all()
     np.testing.assert_allclose(maps[1], right[1], rtol=1e-6)
 
 
@@ -201,7 +218,7 @@ def test_logits_of_the_wrong_shape(method):
         METHODS[method](f)(x, target, key=KEY)
 
 
-@every_method
+@a_method_of_each_family
 def test_differentiable_in_the_weights(method):
     """Maps can be trained: gradients reach the weights."""
     net, params, x, target = load("vgg")
