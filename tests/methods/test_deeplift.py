@@ -8,6 +8,7 @@ from jax import lax
 from nets import NETS, AvgPool, MaxPool, load, plain
 from peers import peer, relative_error
 from precision import enable_x64
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr.rules.rescale import rescaled
@@ -38,7 +39,7 @@ def test_captum(name, array):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", mostly_slow(NETS, ["resnet"]))
 def test_complete_on_every_net(name, dtype):
     """With overlapping max-pools and residual sums too, from another baseline for each image."""
     with enable_x64(dtype == "float64"):

@@ -8,6 +8,7 @@ from nets import RELUS, load, plain
 from peers import peer, relative_error
 from precision import enable_x64
 from relative_nets import EVERY, case
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr.facts import facts_of
@@ -121,7 +122,7 @@ def test_layers_and_the_image(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", mostly_slow(EVERY, ["resnet"]))
 def test_every_net(name, method):
     with enable_x64(True):
         f, x, target = case(name)

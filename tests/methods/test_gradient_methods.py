@@ -97,6 +97,7 @@ def test_gauss_legendre_converges_faster_than_any_order():
     assert errors[2] < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg", "resnet"])
 def test_completeness_on_networks(name):
     with enable_x64(True):

@@ -8,6 +8,7 @@ import pytest
 from nets import NETS, load, plain
 from peers import peer, relative_error
 from precision import enable_x64
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr import sites, with_rules
@@ -52,7 +53,7 @@ def defined(net, params, x, target, masks):
     return (gradient * x).sum((1, 2, 3)), gradient
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", mostly_slow(NETS, ["vgg"]))
 def test_positive_part_is_a_masked_forward_pass(name):
     """`<grad_x F+, x>` by the masked rule equals the frozen forward pass without biases."""
     with enable_x64(True):
@@ -64,6 +65,7 @@ def test_positive_part_is_a_masked_forward_pass(name):
         assert relative_error(picked(fast, target), y_plus) < 1e-10
 
 
+@pytest.mark.slow
 def test_bias_terms():
     """With biases: `y+ = <grad_x F+, x> + sum_l <grad_b_l F+, b_l>`, biases as parameters."""
     with enable_x64(True):
@@ -114,7 +116,7 @@ def test_the_loss_falls(loss, bias):
     assert (losses[:, -1] < losses[:, 0]).all()
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", mostly_slow(NETS, ["vgg"]))
 def test_the_first_masks_are_those_of_guided_backpropagation(name):
     """Made sharp, they part guided backpropagation from the rest; and they are a good start."""
     with enable_x64(True):
@@ -212,7 +214,7 @@ LEARNED = peer("learned")
 
 
 @pytest.mark.parametrize("kind", ["image", "literal"])
-@pytest.mark.parametrize("name", ["vgg", "resnet"])
+@pytest.mark.parametrize("name", mostly_slow(["vgg", "resnet"], ["vgg"]))
 def test_dmbp_against_double_backprop_in_torch(name, kind):
     """25 steps: the loss curve and both parts."""
     with enable_x64(True):
@@ -235,7 +237,7 @@ LPR_OPTIONS = {
 
 
 @pytest.mark.parametrize("kind", LPR_OPTIONS)
-@pytest.mark.parametrize("name", ["vgg", "resnet"])
+@pytest.mark.parametrize("name", mostly_slow(["vgg", "resnet"], ["vgg"]))
 def test_lpr_against_double_backprop_in_torch(name, kind):
     """10 steps: the loss curve and the map."""
     with enable_x64(True):

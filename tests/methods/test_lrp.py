@@ -11,6 +11,7 @@ from jax import lax
 from nets import NETS, load, plain
 from peers import peer, relative_error
 from precision import enable_x64
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr.rules import lrp
@@ -69,7 +70,7 @@ def zennits(x):
     )
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", mostly_slow(NETS, ["vgg"]))
 def test_zennit(name):
     theirs = {k: v for k, v in peer(f"relevance_{name}").items() if k.startswith("lrp.")}
     with enable_x64(True):
@@ -141,7 +142,7 @@ CONSERVING = {
 
 
 @pytest.mark.parametrize("composite", CONSERVING)
-@pytest.mark.parametrize("name", [*NETS, "densenet"])
+@pytest.mark.parametrize("name", mostly_slow([*NETS, "densenet"], ["lite"]))
 def test_relevance_is_conserved_everywhere(name, composite):
     """What arrives anywhere is handed down; the image gets the logit."""
     with enable_x64(True):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from nets import NETS, load, plain
 from peers import peer, relative_error
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr.image import maps
@@ -87,7 +88,7 @@ def attributions(name: str, precision: str) -> dict[str, np.ndarray]:
         return jax.device_get(explain(params, x, target))
 
 
-@pytest.mark.parametrize("precision", TOLERANCE)
+@pytest.mark.parametrize("precision", mostly_slow(TOLERANCE, ["float32"]))
 @pytest.mark.parametrize(("name", "array"), [(n, array) for n in NETS for array in ARRAYS[n]])
 def test_captum(name, array, precision):
     a, theirs = attributions(name, precision)[array], peer(name)[array]

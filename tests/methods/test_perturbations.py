@@ -10,6 +10,7 @@ import scipy.ndimage
 from nets import load, plain
 from peers import peer, relative_error
 from precision import enable_x64
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr import scores
@@ -82,7 +83,7 @@ def test_occlusion_by_default_and_by_an_image():
     assert not jnp.any(jaxattr.occlusion(f, baseline=x)(x, target))
 
 
-@pytest.mark.parametrize("method", ["occlusion", "rise"])
+@pytest.mark.parametrize("method", mostly_slow(["occlusion", "rise"], ["rise"]))
 def test_chunks_change_nothing(method):
     options = {"occlusion": {"window": 5, "stride": 2}, "rise": {"samples": 11}}[method]
     with enable_x64(True):
@@ -200,6 +201,7 @@ def test_extremal_perturbation_follows_torchray(array, options):
     assert relative_error(fit.masks[0], theirs[f"extremal.{array}"]) < 1e-5
 
 
+@pytest.mark.slow
 def test_extremal_perturbation_favours_no_side():
     """Of a mirrored image by a mirrored classifier it is the mirrored mask."""
     explain = partial(
@@ -312,7 +314,7 @@ def test_images_move_together_and_repeat_their_edges():
     assert len(found) == 16
 
 
-@pytest.mark.parametrize("method", LEARNED)
+@pytest.mark.parametrize("method", mostly_slow(LEARNED, ["meaningful_perturbation"]))
 def test_fits(method):
     """The plain method is `.attribution`; losses fall; progress is told and changes nothing."""
     net, params, x, target = load("resnet")

@@ -9,6 +9,7 @@ from nets import RELUS, load, plain
 from peers import peer, relative_error
 from precision import enable_x64
 from relative_nets import EVERY, authors, case
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr.rules.contributions import affine
@@ -29,7 +30,7 @@ def test_the_authors_code(name):
     assert relative_error(a, peer("relative")[f"{name}.rap"]) < 1e-12
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", mostly_slow(EVERY, ["resnet"]))
 def test_sums_to_the_logit(name):
     """With BatchNorm, residual sums, concatenation, average pools and bottlenecks of both signs."""
     with enable_x64(True):

@@ -11,6 +11,7 @@ from nets import RELUS, load, plain
 from peers import peer, relative_error
 from precision import enable_x64
 from relative_nets import EVERY, authors, case
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr.methods.rsp import balanced, relative_map
@@ -163,7 +164,7 @@ def test_slow_reference(settings):
     np.testing.assert_allclose(np.asarray(down).sum(), np.asarray(r).sum(), rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", mostly_slow(EVERY, ["resnet"]))
 def test_sums_without_purging(name):
     """The map sums to what it starts from: 2 less 1."""
     with enable_x64(True):
@@ -179,7 +180,7 @@ def test_the_contrast_sums_without_purging():
     np.testing.assert_allclose(a.sum((1, 2, 3)), 1, rtol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["resnet", "lite"])
+@pytest.mark.parametrize("name", mostly_slow(["resnet", "lite"], ["resnet"]))
 def test_layers(name):
     """The image has the relevance of `rsp`; the feature layer 2 for the target, 1 against it."""
     with enable_x64(True):

@@ -11,6 +11,7 @@ from jax import lax
 from nets import NETS, BatchNorm, Conv, Dense, Residual, load, parameter_free, plain
 from peers import relative_error
 from precision import enable_x64
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr import lowered, metrics, models, tr_gbp_details, with_rules
@@ -80,7 +81,7 @@ def explicit(net, params):
 
 
 @small
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", mostly_slow(NETS, ["vgg"]))
 def test_against_biases_written_as_convolutions(name):
     """Guided backpropagation to each image of ones, class by class."""
     with enable_x64(True):
@@ -114,7 +115,7 @@ def test_against_biases_written_as_convolutions(name):
 
 
 @small
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", mostly_slow(NETS, ["vgg"]))
 def test_plain_gradients_make_it_complete(name):
     """With the gradient in guided backpropagation's place the terms are FullGrad's."""
     with enable_x64(True):
@@ -278,6 +279,7 @@ def test_deeper_maps_are_less_noisy(randomised):
     assert second > 1.3 * third
 
 
+@pytest.mark.slow
 def test_the_border_tells_wrong_predictions(shared):
     """A trained network leans on the border more where it errs; inside, maps are stronger."""
     import io
@@ -302,6 +304,7 @@ def test_the_border_tells_wrong_predictions(shared):
     assert share.mean() < 0.6 * (1 - (28 / 32) ** 2)
 
 
+@pytest.mark.slow
 def test_discriminates_the_classes_of_a_photograph(shared):
     """Of two animals side by side each class finds its own; guided backpropagation does not."""
     from PIL import Image
