@@ -39,7 +39,7 @@ from jaxattr.models import PUBLISHED, Preprocess, Pretrained, load, local_path
 # On these photographs, most of them training images, not on ImageNet's validation set.
 TORCH = {"efficientnet_lite0": 87.43, "efficientnet_lite1": 87.86, "efficientnet_lite2": 87.43}
 
-Labelled = Iterator[tuple[Image.Image, int]]
+Labeled = Iterator[tuple[Image.Image, int]]
 
 
 class Score(NamedTuple):
@@ -50,14 +50,14 @@ class Score(NamedTuple):
     seconds: float
 
 
-def photographs(data: Path) -> Labelled:
+def photographs(data: Path) -> Labeled:
     """Open the photographs of ImageNet."""
     with (data / "photos" / "labels.csv").open() as file:
         for row in DictReader(file):
             yield Image.open(data / "photos" / row["file"]), int(row["class_index"])
 
 
-def cifar10(data: Path) -> Labelled:
+def cifar10(data: Path) -> Labeled:
     """Open the 10,000 test images of CIFAR-10, 500 in a strip."""
     with zipfile.ZipFile(data / "cifar10_webp.zip") as archive:
         labels = np.load(BytesIO(archive.read("test_labels.npy")))
@@ -87,24 +87,24 @@ def sample(data: Path, network: str, images: int) -> tuple[Pretrained, np.ndarra
     return pretrained, x, np.array([label for _, label in chosen])
 
 
-def batches(labelled: Labelled, preprocess: Preprocess, size: int) -> Iterator[tuple]:
+def batches(labeled: Labeled, preprocess: Preprocess, size: int) -> Iterator[tuple]:
     """Stack preprocessed images; the last batch is filled with black images of class -1."""
     shape = (size, preprocess.crop_size, preprocess.crop_size, 3)
     while True:
         x, labels = np.zeros(shape, np.float32), np.full(size, -1)
-        for index, (image, label) in zip(range(size), labelled, strict=False):
+        for index, (image, label) in zip(range(size), labeled, strict=False):
             x[index], labels[index] = preprocess(image), label
         if labels[0] < 0:
             return
         yield x, labels
 
 
-def score(pretrained: Pretrained, labelled: Labelled, size: int) -> Score:
+def score(pretrained: Pretrained, labeled: Labeled, size: int) -> Score:
     """Count the images whose largest logit is that of their class."""
     forward = jax.jit(lambda model, x: lowered(model)(x).argmax(-1))
     right = images = 0
     start = perf_counter()
-    for x, labels in batches(labelled, pretrained.preprocess, size):
+    for x, labels in batches(labeled, pretrained.preprocess, size):
         right += int((np.asarray(forward(pretrained.model, x)) == labels).sum())
         images += int((labels >= 0).sum())
     return Score(right, images, perf_counter() - start)
@@ -122,8 +122,8 @@ def main() -> None:
         if path is None or not path.exists():
             continue
         pretrained = load(entry.model, path=path)
-        labelled, size = (cifar10(data), 500) if cifar else (photographs(data), 20)
-        right, images, seconds = score(pretrained, labelled, size)
+        labeled, size = (cifar10(data), 500) if cifar else (photographs(data), 20)
+        right, images, seconds = score(pretrained, labeled, size)
         torch = entry.top1 if cifar else TORCH.get(entry.model, float("nan"))
         row = f"{entry.model:20} {right:7} {images:7} {100 * right / images:7.2f} {torch:9.2f}"
         print(f"{row} {seconds:9.1f}", flush=True)

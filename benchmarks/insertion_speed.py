@@ -108,7 +108,7 @@ def rise(folder: Path, net: Any, x: np.ndarray, a: np.ndarray) -> Callable:
 
 
 def quantus(net: Any, x: np.ndarray, a: np.ndarray, target: np.ndarray) -> Callable:
-    """Prepare Quantus' pixel flipping, which has no start and flips each colour of a pixel apart.
+    """Prepare Quantus' pixel flipping, which has no start and flips each color of a pixel apart.
 
     The features of a step must divide the number of pixels, so that 225 steps are out of reach.
     """

@@ -1,4 +1,4 @@
-"""How many steps does DMBP need, and does another optimiser need fewer?
+"""How many steps does DMBP need, and does another optimizer need fewer?
 
     python benchmarks/learned_steps.py DATA OUT.png [--network cifar_resnet20] [--images 16]
 

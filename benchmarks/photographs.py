@@ -22,7 +22,7 @@ have a score, with their standard errors:
                            share is left out
 
 Methods of many steps or samples take fewer than by default: see `FEWER` in `scoreboard.py`. Noise
-(`random`) and the image's centre (`center`) stand beside them. `differences.py` compares two.
+(`random`) and the image's center (`center`) stand beside them. `differences.py` compares two.
 `boxes.py` measures what asks for boxes.
 """
 

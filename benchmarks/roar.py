@@ -4,7 +4,7 @@
 
 CIFAR-10. The maps are those of the trained ResNet-20 for the true class, their magnitudes summed
 over the channels. Of every training and test image the highest 10, 30, 50, 70 and 90 % of the
-pixels are replaced by the mean colour, a small convolutional network is trained from scratch on
+pixels are replaced by the mean color, a small convolutional network is trained from scratch on
 what is left, and its accuracy on the test images so treated is reported: the lower, the better the
 map found what matters. Random maps and SmoothGrad-Squared stand beside (Hooker et al., NeurIPS
 2019). Every accuracy is written to OUT/accuracies.csv when it is known; a run that was stopped goes

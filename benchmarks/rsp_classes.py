@@ -2,7 +2,7 @@
 
     python benchmarks/rsp_classes.py DATA OUT [--images 24]
 
-Photographs of VOC2007 (DATA/voc2007) with two labelled classes, squashed to 224 x 224, and
+Photographs of VOC2007 (DATA/voc2007) with two labeled classes, squashed to 224 x 224, and
 EfficientNet-Lite0. A VOC class is explained as the ImageNet class of the largest logit among those
 that belong to it (`CLASSES`; a person is known by what people wear). Each of the two is the target
 once and hostile once. What lies in the boxes of both is left out.
@@ -157,10 +157,10 @@ def picture(found: dict[str, np.ndarray], cases: list[Case], rows: int = 6) -> F
         c = cases[i]
         line[0].imshow(c.pair.image)
         line[0].set_title(f"{c.pair.labels[0]}, not {c.pair.labels[1]}", fontsize=7)
-        for boxes, colour in zip(c.pair.boxes, ("#d33", "#37c"), strict=True):
+        for boxes, color in zip(c.pair.boxes, ("#d33", "#37c"), strict=True):
             for top, left, bottom, right in boxes:
                 box = Rectangle((left, top), right - left, bottom - top)
-                box.set(fill=False, edgecolor=colour, linewidth=1)
+                box.set(fill=False, edgecolor=color, linewidth=1)
                 line[0].add_patch(box)
         for ax, (name, maps) in zip(line[1:], found.items(), strict=True):
             ax.imshow(viz.scale(maps[i]).to_rgba(maps[i]))

@@ -48,7 +48,7 @@ def random(x: jax.Array, target: jax.Array, *, key: Any = None) -> jax.Array:
 
 
 def center(x: jax.Array, target: jax.Array, *, key: Any = None) -> jax.Array:
-    """Attribute to a pixel how near it is to the image's centre."""
+    """Attribute to a pixel how near it is to the image's center."""
     rows, columns = (jnp.linspace(-1, 1, n) for n in x.shape[1:3])
     far = jnp.hypot(rows[:, None], columns) / jnp.sqrt(2)
     return jnp.broadcast_to(1 - far[:, :, None], (*x.shape[:3], 1))

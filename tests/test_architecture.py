@@ -29,7 +29,6 @@ LEVELS = (
 """Rooms, and files beside them, from the ground up: each imports itself and what is below."""
 
 SAME_NAME = {
-    "layers.py": "of a function in `tracing`, of the models in `models`",
     "lrp.py": "the rules of LRP in `rules`, the method in `methods`",
 }
 """Names of more than one file, each with the reason."""

@@ -17,7 +17,7 @@ def fold_batch_norm(model: nnx.Module, x: Any) -> nnx.Module:
     epsilon)` a convolution or dense layer `W x + b` followed by it is one layer:
     `(s W) x + (s (b - mean) + bias)`. The layer takes these weights and the identity takes the
     BatchNorm's place; the output is the same to float rounding. Which layer a BatchNorm follows is
-    read off a trace of the model. A BatchNorm that follows none (it normalises a sum, say), and one
+    read off a trace of the model. A BatchNorm that follows none (it normalizes a sum, say), and one
     that is used twice or follows a layer used twice, stay as they are.
 
     The output of a layer that is folded must go to its BatchNorm alone.
@@ -92,7 +92,7 @@ def _pairs(model: nnx.Module, x: Any) -> dict[Path, Path]:
         if type(layer) is nnx.BatchNorm:
             if not layer.use_running_average or layer.axis != -1:
                 raise ValueError(
-                    f"{'.'.join(map(str, path))} is in training mode or does not normalise the "
+                    f"{'.'.join(map(str, path))} is in training mode or does not normalize the "
                     "last axis: call `model.eval()` first"
                 )
             norms.add(path)

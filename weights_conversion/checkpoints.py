@@ -53,7 +53,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
 
 
 def open_checkpoint(path: str | PathLike[str]) -> Mapping[str, np.ndarray]:
-    """Open a checkpoint of torch (zip or legacy format) or safetensors, recognised by content.
+    """Open a checkpoint of torch (zip or legacy format) or safetensors, recognized by content.
 
     A state dict inside a training checkpoint is found under its usual names (`state_dict`,
     `model`, ...), and the prefix `module.` of `DataParallel` is taken off when every key has it.

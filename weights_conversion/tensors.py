@@ -28,7 +28,7 @@ DTYPES: Mapping[str, np.dtype] = {
     for name in _NAMES.split()
     if hasattr(ml_dtypes, name) or hasattr(np, name)  # complex32 came with ml_dtypes 0.6
 }
-"""torch's dtypes by name, as NumPy's and ml_dtypes'. None exists for quantised and bit types."""
+"""torch's dtypes by name, as NumPy's and ml_dtypes'. None exists for quantized and bit types."""
 
 
 class Storage(NamedTuple):

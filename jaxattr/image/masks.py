@@ -17,7 +17,7 @@ def grid_mask(
 
     `cells x cells` numbers, each 1 with the given probability, are enlarged bilinearly to
     `(cells + 1) C` pixels a side, `C = ceil(side / cells)`, and cropped to the size of the image
-    at an offset that is uniform on `0..C-1`. Beyond its outermost centres the grid is mirrored.
+    at an offset that is uniform on `0..C-1`. Beyond its outermost centers the grid is mirrored.
 
     Args:
         key: what the mask depends on.

@@ -168,10 +168,9 @@ def area_penalty(masks: Array, areas: Sequence[float]) -> Array:
 
         || vecsort(m) - r_a ||^2 / N,    r_a = (0, ..., 0, 1, ..., 1) with (1 - a) N zeros
 
-    Nothing is sorted: the largest pixels are those above a threshold, which is found bit by bit.
-    Pixels that equal it up to rounding could stand in any order, which is nothing to the value; the
-    derivative is its mean over these orders, so that it does not depend on rounding and favours no
-    side of the image.
+    Nothing is sorted: the largest pixels are those above a threshold, which is found by bisection.
+    The order of pixels that equal it up to rounding does not change the value; the derivative is
+    its mean over these orders, so that it depends neither on rounding nor on the pixels' places.
 
     Args:
         masks: `(..., areas, N)`, not negative.

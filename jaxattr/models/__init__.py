@@ -1,5 +1,8 @@
 """Image classifiers as Flax NNX modules, named as in torchvision, and their published weights."""
 
+from .blocks import features as features
+from .blocks import head as head
+from .blocks import pooling as pooling
 from .cifar_resnet import cifar_resnet20 as cifar_resnet20
 from .cifar_resnet import cifar_resnet32 as cifar_resnet32
 from .cifar_resnet import cifar_resnet44 as cifar_resnet44
@@ -9,9 +12,6 @@ from .efficientnet_lite import efficientnet_lite1 as efficientnet_lite1
 from .efficientnet_lite import efficientnet_lite2 as efficientnet_lite2
 from .efficientnet_lite import efficientnet_lite3 as efficientnet_lite3
 from .efficientnet_lite import efficientnet_lite4 as efficientnet_lite4
-from .layers import features as features
-from .layers import head as head
-from .layers import pooling as pooling
 from .loading import Pretrained as Pretrained
 from .loading import load as load
 from .loading import names as names

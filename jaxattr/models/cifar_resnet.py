@@ -10,7 +10,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxattr.models.layers import (
+from jaxattr.models.blocks import (
     Classifier,
     Parts,
     Sequential,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from flax import nnx
 
-from jaxattr.models.layers import (
+from jaxattr.models.blocks import (
     Classifier,
     Parts,
     Sequential,

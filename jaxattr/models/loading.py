@@ -14,7 +14,7 @@ from flax import nnx
 
 from jaxattr.models import cifar_resnet, efficientnet_lite, resnet, vgg
 from jaxattr.models import classes as class_names
-from jaxattr.models.layers import Classifier, TorchLayout
+from jaxattr.models.blocks import Classifier, TorchLayout
 from jaxattr.models.preprocess import Preprocess
 from jaxattr.models.published import find, locate
 from weights_conversion import open_checkpoint, restore_or_convert

@@ -13,7 +13,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Preprocess(NamedTuple):
-    """Resize the short side, crop the centre, normalise each channel.
+    """Resize the short side, crop the center, normalize each channel.
 
     Call it on a PIL image of any mode and size for the model's input, a float32 array of shape
     `(crop_size, crop_size, 3)`: `(value / 255 - mean) / std`. `display` gives the photograph that
@@ -24,7 +24,7 @@ class Preprocess(NamedTuple):
 
     Attributes:
         resize_size: Length of the short side in pixels, before the crop.
-        crop_size: Side of the square taken from the centre, in pixels.
+        crop_size: Side of the square taken from the center, in pixels.
         mean: Mean of each channel, on the 0-1 scale.
         std: Standard deviation of each channel, on the 0-1 scale.
         resample: How to interpolate; all filters are antialiased.
@@ -46,10 +46,10 @@ class Preprocess(NamedTuple):
     def display(self, image: Image.Image) -> Image.Image:
         """Return the photograph the model sees: upright, RGB, resized and cropped."""
         resized = resize_short_side(to_rgb(image), self.resize_size, self.resample)
-        return crop_centre(resized, self.crop_size, self.rounding)
+        return crop_center(resized, self.crop_size, self.rounding)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """Return the model's input `(crop_size, crop_size, 3)`, normalised, float32."""
+        """Return the model's input `(crop_size, crop_size, 3)`, normalized, float32."""
         values = np.asarray(self.display(image), np.float32) / 255
         return (values - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
 
@@ -86,9 +86,9 @@ def resize_short_side(image: Image.Image, size: int, resample: Image.Resampling)
     return image.resize((size * width // short, size * height // short), resample)
 
 
-def crop_centre(
+def crop_center(
     image: Image.Image, size: int, rounding: Callable[[float], int] = round
 ) -> Image.Image:
-    """Cut the square of side `size` out of the centre; outside the image is black."""
+    """Cut the square of side `size` out of the center; outside the image is black."""
     left, top = (rounding((length - size) / 2) for length in image.size)
     return image.crop((left, top, left + size, top + size))

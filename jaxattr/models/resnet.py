@@ -11,7 +11,7 @@ from functools import partial
 
 from flax import nnx
 
-from jaxattr.models.layers import (
+from jaxattr.models.blocks import (
     Classifier,
     Parts,
     Sequential,

