@@ -115,8 +115,8 @@ def times_image(method: Callable) -> Callable:
 LPR: dict[str, dict[str, Any]] = {
     "": {},
     ", probability": {"score": probability},
-    ", no baseline": {"baseline": False},
-    ", no baseline, gate": {"baseline": False, "gate": True},
+    ", no baseline": {"baseline": None},
+    ", no baseline, gate": {"baseline": None, "gate": True},
     ", per channel": {"per_channel": True},
     ", sign-aware off": {"sign_aware": False},
     ", smoothed masks": {"smoothing": 1.0},

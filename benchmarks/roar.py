@@ -164,7 +164,7 @@ def main() -> None:
             continue
         maps = [explain(name, net, *parts[part], batch=100) for part in ("train", "test")]
         for fraction in tqdm(todo, desc=f"{name}: retraining", leave=False):
-            without = partial(metrics.roar, fraction=fraction, fill=jnp.asarray(mean))
+            without = partial(metrics.roar, fraction=fraction, baseline=jnp.asarray(mean))
             left = np.asarray(without(x, maps[0]))
             learned = retrain(left, label, epochs=options.epochs)
             found[name, fraction] = float(accuracy(learned, without(x_test, maps[1]), label_test))

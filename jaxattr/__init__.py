@@ -92,6 +92,7 @@ from jaxattr.tracing.taps import taps as taps
 from jaxattr.tracing.transform import lowered as lowered
 from jaxattr.tracing.transform import with_rules as with_rules
 from jaxattr.types import Attribution as Attribution
+from jaxattr.types import Baseline as Baseline
 from jaxattr.types import Explanation as Explanation
 from jaxattr.types import Fun as Fun
 

@@ -11,7 +11,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxattr.scores import chosen
-from jaxattr.types import Array, Attribution, Explanation, Fun, Key
+from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun, Key
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,9 +32,7 @@ def attribution(f: Fun, explain: Callable[[Array, Array, Any], T]) -> Explanatio
 
     def attribute(x: Array, target: Array, *, key: Key | None = None) -> T:
         x, target = jnp.asarray(x), jnp.asarray(target)
-        check_images(x)
-        classes = count_classes(f, x)
-        check_targets(target, x.shape[0], classes)
+        classes = check_batch(f, x, target)
         target = target.astype(jnp.promote_types(target.dtype, jnp.int32))
         inside = (target >= 0) & (target < classes)
 
@@ -91,6 +89,14 @@ def need_key(key: Key | None, method: str) -> Key:
     if key is None:
         raise ValueError(f"{method} draws random numbers: pass key=jax.random.key(seed)")
     return key
+
+
+def check_batch(f: Fun, x: Array, target: Array) -> int:
+    """Raise `ValueError` unless `f` takes `x`, and has the classes of `target`; return how many."""
+    check_images(x)
+    classes = count_classes(f, x)
+    check_targets(target, x.shape[0], classes)
+    return classes
 
 
 def check_images(x: Array) -> None:
@@ -165,6 +171,25 @@ def broadcast(
             f"{name} has shape {a.shape}, which does not broadcast to {wanted}; pass a number or "
             "an array of that shape"
         ) from None
+
+
+def resolve_baseline(baseline: Baseline, x: Array) -> Array:
+    """Return the baseline of every image, an array of the shape and dtype of `x`.
+
+    Raises:
+        ValueError: if it is a bool, or an array that does not broadcast.
+
+    Example:
+        >>> resolve_baseline(lambda x: x / 2, jnp.ones((1, 2)))
+        Array([[0.5, 0.5]], dtype=float32)
+    """
+    value = baseline(x) if callable(baseline) else baseline
+    if isinstance(value, bool | np.bool):
+        raise ValueError(
+            f"baseline is {value}; expected a number, an array that broadcasts to {x.shape} or a "
+            "function of images"
+        )
+    return broadcast("baseline", value, x)
 
 
 def check_positive(name: str, value: int) -> None:

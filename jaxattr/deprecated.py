@@ -26,6 +26,7 @@ RENAMED = {
     "jaxattr.meaningful_perturbation_fit": "jaxattr.meaningful_perturbation_details",
     "jaxattr.extremal_perturbation_fit": "jaxattr.extremal_perturbation_details",
     "jaxattr.paths": "jaxattr.loops.quadrature",
+    "jaxattr.metrics.activation": "jaxattr.metrics.logit",
 }
 """From old names to new ones."""
 

@@ -1,12 +1,21 @@
 """The contracts of the library, each stated once."""
 
+from collections.abc import Callable
 from typing import Protocol, TypeAlias, TypeVar
 
 import jax
+from jax.typing import ArrayLike
 
 Array: TypeAlias = jax.Array
 Key: TypeAlias = jax.Array
 T_co = TypeVar("T_co", covariant=True)
+
+Baseline: TypeAlias = ArrayLike | Callable[[Array], ArrayLike]
+"""What an image is without its evidence.
+
+A number, an array that broadcasts to the images `(B, H, W, C)`, or a function of them that explains
+each as if it were alone, such as `jaxattr.metrics.blur`.
+"""
 
 
 class Fun(Protocol):

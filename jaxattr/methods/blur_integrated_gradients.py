@@ -10,7 +10,8 @@ from jaxattr.facts import method
 from jaxattr.image.filters import gaussian, rounded_reach, toeplitz
 from jaxattr.image.linear import multiply
 from jaxattr.loops.moments import moments
-from jaxattr.tracing.transform import with_rules
+from jaxattr.loops.progress import Progress
+from jaxattr.tracing.transform import lowered
 from jaxattr.types import Array, Attribution, Fun
 
 
@@ -37,6 +38,7 @@ def blur_integrated_gradients(
     sqrt: bool = False,
     grad_step: float = 0.01,
     chunk: int = 1,
+    progress: Progress | None = None,
 ) -> Attribution:
     """Attribute by the gradient's integral along the path that blurs the image more and more.
 
@@ -54,6 +56,7 @@ def blur_integrated_gradients(
             the sigmas.
         grad_step: the difference of sigmas by which the derivative along the path is taken.
         chunk: how many points are evaluated at once; memory grows with it, not with `steps`.
+        progress: called with the number of points done, up to a hundred times.
 
     Returns:
         An attribution of the shape of `x`, in logits. Cost: `steps` forward and backward passes.
@@ -78,7 +81,7 @@ def blur_integrated_gradients(
     check_positive("chunk", chunk)
     sigmas = np.arange(steps + 1) * max_sigma / steps
     sigmas = np.sqrt(sigmas) if sqrt else sigmas
-    g = with_rules(f, {})
+    g = lowered(f)
 
     def explain(x: Array, target: Array, key: object) -> Array:
         reach = max(x.shape[1:3]) - 1
@@ -93,7 +96,8 @@ def blur_integrated_gradients(
             moving = _columns(point.ahead, _rows(point.rate, x)) + _columns(point.rate, blurred)
             return moving * class_gradient(g, _columns(point.here, blurred), target)
 
-        return -moments(evidence, points, widths, chunk=chunk).mean * widths.sum()
+        found = moments(evidence, points, widths, chunk=chunk, progress=progress)
+        return -found.mean * widths.sum()
 
     return attribution(f, explain)
 

@@ -9,6 +9,7 @@ from jaxattr.contract import attribution, check_positive
 from jaxattr.facts import method
 from jaxattr.image.resize import resize, resize_cubic
 from jaxattr.loops.moments import moments
+from jaxattr.loops.progress import Progress
 from jaxattr.methods.grad_cam import at_layer
 from jaxattr.types import Array, Attribution, Fun
 
@@ -22,7 +23,12 @@ SCALES = tuple(1 + 100 * k / 224 for k in range(8))
     spatial=True,
 )
 def cameras(
-    f: Fun, *, layer: str | None = None, scales: Sequence[float] = SCALES, chunk: int = 16
+    f: Fun,
+    *,
+    layer: str | None = None,
+    scales: Sequence[float] = SCALES,
+    chunk: int = 16,
+    progress: Progress | None = None,
 ) -> Attribution:
     """Multiply a layer's values and gradients, each averaged over resolutions of the image.
 
@@ -39,6 +45,7 @@ def cameras(
         layer: as for `grad_cam`.
         scales: `s`, with the image's sizes rounded to whole pixels.
         chunk: how many channels are enlarged at once; memory grows with it.
+        progress: called with the number of channels done, up to a hundred times.
 
     Returns:
         A non-negative attribution of shape `(B, H, W, 1)`. Cost: one forward pass at each scale,
@@ -86,7 +93,7 @@ def cameras(
             return values * gradients
 
         count = found[0][0].shape[0]
-        mean = moments(evidence, found, jnp.ones(count), chunk=chunk).mean
+        mean = moments(evidence, found, jnp.ones(count), chunk=chunk, progress=progress).mean
         return jnp.maximum(count * mean, 0)[..., None]
 
     return attribution(f, explain)

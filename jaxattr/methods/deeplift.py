@@ -1,14 +1,14 @@
 """DeepLIFT: how a change from a baseline runs through the network."""
 
-from jaxattr.contract import attribution, broadcast, class_gradient, one_hot
+from jaxattr.contract import attribution, class_gradient, one_hot, resolve_baseline
 from jaxattr.facts import method
 from jaxattr.rules import rescale
 from jaxattr.rules.propagation import Relevance, cotangents, named
 from jaxattr.rules.rescale import rescaled
-from jaxattr.types import Array, Attribution, Explanation, Fun
+from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun
 
 
-def deeplift_details(f: Fun, *, baseline: Array | float = 0.0) -> Explanation[Relevance]:
+def deeplift_details(f: Fun, *, baseline: Baseline = 0.0) -> Explanation[Relevance]:
     """Return contributions to the change of the logit at the image and at every layer.
 
     At the output `h` of an operation they are `(h - h') * m_h`, as `deeplift` has them. Law: those
@@ -30,7 +30,7 @@ def deeplift_details(f: Fun, *, baseline: Array | float = 0.0) -> Explanation[Re
     """
 
     def explain(x: Array, target: Array, key: object) -> Relevance:
-        start = broadcast("baseline", baseline, x)
+        start = resolve_baseline(baseline, x)
         traced = rescale.read(f, x)
         chosen = lambda logits: one_hot(target, logits)
         m, found = cotangents(traced.scope, rescale.rules(traced, start), x, chosen)
@@ -42,7 +42,7 @@ def deeplift_details(f: Fun, *, baseline: Array | float = 0.0) -> Explanation[Re
 
 
 @method(cost="2 forward, 1 backward", family="relevance", details=deeplift_details)
-def deeplift(f: Fun, *, baseline: Array | float = 0.0) -> Attribution:
+def deeplift(f: Fun, *, baseline: Baseline = 0.0) -> Attribution:
     """Attribute the change of the logit from a baseline by the Rescale rule.
 
     Derivatives are replaced by multipliers, which account for the whole way from the baseline `x'`
@@ -63,8 +63,7 @@ def deeplift(f: Fun, *, baseline: Array | float = 0.0) -> Attribution:
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
-        baseline: `x'`, a number or anything that broadcasts to the shape of `x`: one image, or one
-            for each.
+        baseline: `x'`, a number, an array that broadcasts to `x`, or a function of images.
 
     Returns:
         An attribution of the shape of `x`, in logits. Cost: two forward passes, one backward.
@@ -90,7 +89,7 @@ def deeplift(f: Fun, *, baseline: Array | float = 0.0) -> Attribution:
     """
 
     def explain(x: Array, target: Array, key: object) -> Array:
-        start = broadcast("baseline", baseline, x)
+        start = resolve_baseline(baseline, x)
         return (x - start) * class_gradient(rescaled(f, start), x, target)
 
     return attribution(f, explain)

@@ -17,7 +17,7 @@ from jaxattr.loops.optimization import minimize, projected
 from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress
 from jaxattr.scores import Score
-from jaxattr.tracing.transform import with_rules
+from jaxattr.tracing.transform import lowered
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
 Pyramid: TypeAlias = Callable[[Array], Array]
@@ -107,7 +107,7 @@ def extremal_perturbation_details(
     if sigma is not None and sigma <= 0:
         raise ValueError(f"sigma is {sigma}; expected a positive number of pixels")
     optimizer = projected(optimizer or averaged_descent(learning_rate), 0, 1)
-    network = with_rules(f, {})
+    network = lowered(f)
 
     def explain(x: Array, target: Array, key: object) -> Fit:
         batch, height, width, _ = x.shape

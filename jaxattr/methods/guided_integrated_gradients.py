@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxattr.contract import attribution, broadcast, check_positive, class_gradient
+from jaxattr.contract import attribution, check_positive, class_gradient, resolve_baseline
 from jaxattr.facts import method
 from jaxattr.image.order import nth_smallest
 from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress, report
-from jaxattr.tracing.transform import with_rules
-from jaxattr.types import Array, Attribution, Fun
+from jaxattr.tracing.transform import lowered
+from jaxattr.types import Array, Attribution, Baseline, Fun
 
 
 @method(cost="steps x (1 forward, 1 backward)", family="paths")
@@ -19,7 +19,7 @@ def guided_integrated_gradients(
     f: Fun,
     *,
     steps: int = 200,
-    baseline: Array | float = 0.0,
+    baseline: Baseline = 0.0,
     fraction: float = 0.25,
     max_dist: float = 0.02,
     progress: Progress | None = None,
@@ -40,7 +40,7 @@ def guided_integrated_gradients(
         f: images `(B, H, W, C)` to logits `(B, K)`.
         steps: evaluations of the gradient, one after the other: where a path goes next depends on
             them, so there is nothing to evaluate in chunks.
-        baseline: `x'`, a number or anything that broadcasts to the shape of `x`.
+        baseline: `x'`, a number, an array that broadcasts to `x`, or a function of images.
         fraction: of the values, how many move at a time, in (0, 1].
         max_dist: how far a value may be from the straight line, in [0, 1]; 1 is anywhere.
         progress: called with the number of steps done, up to a hundred times.
@@ -70,10 +70,10 @@ def guided_integrated_gradients(
         raise ValueError(f"fraction is {fraction}; expected more than 0 and at most 1")
     if not 0 <= max_dist <= 1:
         raise ValueError(f"max_dist is {max_dist}; expected 0 to 1")
-    g = with_rules(f, {})
+    g = lowered(f)
 
     def explain(x: Array, target: Array, key: object) -> Array:
-        start = broadcast("baseline", baseline, x)
+        start = resolve_baseline(baseline, x)
         change = at_least_float32(x) - at_least_float32(start)
         share = jnp.abs(change)
         goals = share.sum((1, 2, 3))

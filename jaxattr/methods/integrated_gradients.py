@@ -2,12 +2,13 @@
 
 import jax.numpy as jnp
 
-from jaxattr.contract import attribution, broadcast, check_positive, class_gradient
+from jaxattr.contract import attribution, check_positive, class_gradient, resolve_baseline
 from jaxattr.facts import method
 from jaxattr.loops.moments import moments
+from jaxattr.loops.progress import Progress
 from jaxattr.loops.quadrature import Quadrature, gauss_legendre
-from jaxattr.tracing.transform import with_rules
-from jaxattr.types import Array, Attribution, Fun
+from jaxattr.tracing.transform import lowered
+from jaxattr.types import Array, Attribution, Baseline, Fun
 
 
 @method(cost="steps x (1 forward, 1 backward)", family="paths")
@@ -15,9 +16,10 @@ def integrated_gradients(
     f: Fun,
     *,
     steps: int = 50,
-    baseline: Array | float = 0.0,
+    baseline: Baseline = 0.0,
     quadrature: Quadrature = gauss_legendre,
     chunk: int = 1,
+    progress: Progress | None = None,
 ) -> Attribution:
     """Attribute by the gradient's integral along the straight line from a baseline.
 
@@ -29,10 +31,11 @@ def integrated_gradients(
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
         steps: evaluations of the gradient; the paper uses 20 to 300.
-        baseline: `x'`, a number or anything that broadcasts to the shape of `x`.
+        baseline: `x'`, a number, an array that broadcasts to `x`, or a function of images.
         quadrature: `gauss_legendre`, `midpoint`, `trapezoid`, `left_riemann`, `right_riemann` of
             `jaxattr.loops.quadrature`, or any function from `steps` to `Nodes`.
         chunk: how many points are evaluated at once; memory grows with it, not with `steps`.
+        progress: called with the number of points done, up to a hundred times.
 
     Returns:
         An attribution of the shape of `x`, in logits. Cost: `steps` forward and backward passes.
@@ -52,16 +55,17 @@ def integrated_gradients(
     check_positive("steps", steps)
     check_positive("chunk", chunk)
     nodes = quadrature(steps)
-    g = with_rules(f, {})
+    g = lowered(f)
 
     def explain(x: Array, target: Array, key: object) -> Array:
-        start = broadcast("baseline", baseline, x)
+        start = resolve_baseline(baseline, x)
         points = jnp.asarray(nodes.points, x.dtype)
         weights = jnp.asarray(nodes.weights, x.dtype)
 
         def gradient(s: Array) -> Array:
             return class_gradient(g, start + s * (x - start), target)
 
-        return (x - start) * moments(gradient, points, weights, chunk=chunk).mean * weights.sum()
+        found = moments(gradient, points, weights, chunk=chunk, progress=progress)
+        return (x - start) * found.mean * weights.sum()
 
     return attribution(f, explain)

@@ -1,12 +1,19 @@
 """LPR: a backward rule for every non-linearity, learned for each image."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxattr.contract import attribution, attribution_of, class_gradient, same_options
+from jaxattr.contract import (
+    attribution,
+    attribution_of,
+    class_gradient,
+    resolve_baseline,
+    same_options,
+)
 from jaxattr.facts import method
 from jaxattr.image.filters import gaussian_blur
 from jaxattr.image.maps import unit_range
@@ -15,8 +22,8 @@ from jaxattr.loops.progress import Progress
 from jaxattr.rules import gates
 from jaxattr.scores import Score, logit
 from jaxattr.tracing.freeze import freeze, parameters_like
-from jaxattr.tracing.transform import with_rules
-from jaxattr.types import Array, Attribution, Explanation, Fun
+from jaxattr.tracing.transform import lowered
+from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun
 
 
 class Fit(NamedTuple):
@@ -38,7 +45,7 @@ def lpr_details(
     *,
     steps: int = 50,
     learning_rate: float = 0.2,
-    baseline: bool = True,
+    baseline: Baseline | None = 0.0,
     gate: bool = False,
     per_channel: bool = False,
     sign_aware: bool = True,
@@ -53,8 +60,9 @@ def lpr_details(
     progress: Progress | None = None,
 ) -> Explanation[Fit]:
     """Return all that `lpr` learns, by the same options: `(x, target) -> Fit`."""
+    against = _resolved(baseline)
     optimizer = optax.adam(learning_rate) if optimizer is None else optimizer
-    network = with_rules(f, {})
+    network = lowered(f)
 
     def soft(mask: Array) -> Array:
         return gaussian_blur(mask, smoothing)
@@ -62,10 +70,10 @@ def lpr_details(
     def explain(x: Array, target: Array, key: object) -> Fit:
         frozen = freeze(f, x)
         positions = [site.position for site in frozen.sites]
-        if baseline:
-            multipliers = frozen.secants(jnp.zeros_like(x))
-        else:
+        if against is None:
             multipliers = [line.slope if gate else None for line in frozen.lines]
+        else:
+            multipliers = frozen.secants(resolve_baseline(against, x))
         fixed = dict(zip(positions, multipliers, strict=True))
 
         def attribute(theta: tuple[Array, ...]) -> Array:
@@ -101,8 +109,8 @@ def lpr(f: Fun, **options: Any) -> Attribution:
 
         G(g) = tanh(theta * m * g)
 
-    where `m` is the activation's multiplier `delta_out / delta_in` against the features of an
-    all-zero input, as in DeepLIFT (its slope where `|delta_in| < 1e-6`). The map is
+    where `m` is the activation's multiplier `delta_out / delta_in` against the features of the
+    baseline, an all-zero input, as in DeepLIFT (its slope where `|delta_in| < 1e-6`). The map is
     `A = g_x * x`. With `A` scaled to [0, 1] for each image, two masks
 
         Mp = 1 - sigmoid(gamma (A - alpha)),    Mn = sigmoid(gamma (A - beta))
@@ -120,8 +128,9 @@ def lpr(f: Fun, **options: Any) -> Attribution:
             residual sums.
         steps: of the optimiser; the paper's Table 2 is flat from about 34 on.
         learning_rate: of Adam, 0.2 in the paper.
-        baseline: whether `m` is measured against an all-zero input.
-        gate: without `baseline`, whether `m` is the slope, as in a gradient, or 1.
+        baseline: what `m` is measured against: a number, an array that broadcasts to `x`, or a
+            function of images; None for no baseline.
+        gate: without a baseline, whether `m` is the slope, as in a gradient, or 1.
         per_channel: one `theta` per channel (the paper's architecture *), or per element.
         sign_aware: whether the least attributed pixels are hidden too; otherwise the terms of `Mn`
             are left out.
@@ -151,3 +160,13 @@ def lpr(f: Fun, **options: Any) -> Attribution:
     the sizes of the masks are means.
     """
     return attribution_of(lpr_details(f, **options))
+
+
+def _resolved(baseline: Baseline | None) -> Baseline | None:
+    """Return the baseline, of which True and False once said whether it is zero or none."""
+    if not isinstance(baseline, bool):
+        return baseline
+    now = 0.0 if baseline else None
+    message = f"baseline={baseline} of lpr is now baseline={now}"
+    warnings.warn(message, DeprecationWarning, stacklevel=4)
+    return now

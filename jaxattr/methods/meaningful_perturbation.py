@@ -25,7 +25,7 @@ from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress
 from jaxattr.loops.variants import evaluate_variants
 from jaxattr.scores import Score
-from jaxattr.tracing.transform import with_rules
+from jaxattr.tracing.transform import lowered
 from jaxattr.types import Array, Attribution, Explanation, Fun, Key
 
 _RADII = 32
@@ -72,7 +72,7 @@ def meaningful_perturbation_details(
     if beta < 1:
         raise ValueError(f"beta is {beta}; expected at least 1")
     optimizer = projected(optimizer or optax.adam(learning_rate), 0, 1)
-    network = with_rules(f, {})
+    network = lowered(f)
 
     def explain(x: Array, target: Array, key: Key | None) -> Fit:
         key = need_key(key, "meaningful_perturbation")

@@ -5,12 +5,12 @@ import numpy as np
 from jax import lax
 
 from jaxattr import scores
-from jaxattr.contract import attribution, broadcast, check_positive
+from jaxattr.contract import attribution, check_positive, resolve_baseline
 from jaxattr.facts import method
 from jaxattr.loops.progress import Progress
 from jaxattr.loops.variants import evaluate_variants
 from jaxattr.scores import Score
-from jaxattr.types import Array, Attribution, Fun
+from jaxattr.types import Array, Attribution, Baseline, Fun
 
 
 @method(cost="1 forward for each window", family="perturbations", spatial=True)
@@ -19,7 +19,7 @@ def occlusion(
     *,
     window: int | tuple[int, int] | None = None,
     stride: int | tuple[int, int] | None = None,
-    baseline: Array | float = 0.0,
+    baseline: Baseline = 0.0,
     score: Score = scores.logit,
     chunk: int = 2,
     progress: Progress | None = None,
@@ -39,7 +39,7 @@ def occlusion(
             image's, rounded up.
         stride: from one window to the next in pixels, one number or `(down, across)`, at most the
             window's side; by default half of it, rounded up.
-        baseline: `x'`, a number or anything that broadcasts to the shape of `x`.
+        baseline: `x'`, a number, an array that broadcasts to `x`, or a function of images.
         score: `s`, of `jaxattr.scores`. The paper looks at the probability.
         chunk: how many windows are evaluated at once, at most; memory grows with it, not with the
             number of windows. A CPU is fastest with one or two, an accelerator with many.
@@ -70,7 +70,7 @@ def occlusion(
         steps = _pair("stride", stride, (-(-sides[0] // 2), -(-sides[1] // 2)))
         rows, columns = (_covered(*axis) for axis in zip(size, sides, steps, strict=True))
         count = len(rows) * len(columns)
-        hidden = broadcast("baseline", baseline, x)
+        hidden = resolve_baseline(baseline, x)
 
         def variant(number: Array) -> Array:
             down, across = jnp.asarray(rows), jnp.asarray(columns)

@@ -12,7 +12,7 @@ from jaxattr.loops.chunks import chunks
 from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress, report
 from jaxattr.scores import Score
-from jaxattr.tracing.transform import with_rules
+from jaxattr.tracing.transform import lowered
 from jaxattr.types import Array, Attribution, Fun, Key
 
 
@@ -66,7 +66,7 @@ def rise(
         check_positive(name, value)
     if not 0 < probability <= 1:
         raise ValueError(f"probability is {probability}; expected more than 0 and at most 1")
-    network = with_rules(f, {})
+    network = lowered(f)
 
     def explain(x: Array, target: Array, key: Key | None) -> Array:
         key = need_key(key, "rise")

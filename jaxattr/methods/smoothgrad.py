@@ -8,12 +8,18 @@ import jax.numpy as jnp
 from jaxattr.contract import check_images, check_positive, need_key
 from jaxattr.facts import method
 from jaxattr.loops.moments import Moments, moments
+from jaxattr.loops.progress import Progress
 from jaxattr.types import Array, Attribution, Key
 
 
 @method(cost="samples x the method", family="noise", random=True, wraps=True)
 def smoothgrad(
-    attribute: Attribution, *, samples: int = 50, noise: float = 0.15, chunk: int = 1
+    attribute: Attribution,
+    *,
+    samples: int = 50,
+    noise: float = 0.15,
+    chunk: int = 1,
+    progress: Progress | None = None,
 ) -> Attribution:
     """Average an attribution over noisy copies of the image (SmoothGrad).
 
@@ -29,6 +35,7 @@ def smoothgrad(
         noise: standard deviation as a fraction of the image's range (the paper finds 0.1 to 0.2
             best).
         chunk: how many samples are evaluated at once; memory grows with it, not with `samples`.
+        progress: called with the number of samples done, up to a hundred times.
 
     Returns:
         An attribution of the shape that `attribute` gives. It needs a key.
@@ -44,7 +51,13 @@ def smoothgrad(
         Smilkov, Thorat, Kim, Viegas and Wattenberg, SmoothGrad, 2017, section 3.
     """
     return over_noise(
-        attribute, lambda m: m.mean, "smoothgrad", samples=samples, noise=noise, chunk=chunk
+        attribute,
+        lambda m: m.mean,
+        "smoothgrad",
+        samples=samples,
+        noise=noise,
+        chunk=chunk,
+        progress=progress,
     )
 
 
@@ -56,6 +69,7 @@ def over_noise(
     samples: int,
     noise: float,
     chunk: int,
+    progress: Progress | None,
 ) -> Attribution:
     """Return a statistic of an attribution over noisy copies of the image.
 
@@ -66,6 +80,7 @@ def over_noise(
         samples: how many copies.
         noise: standard deviation as a fraction of the image's range.
         chunk: how many copies are evaluated at once.
+        progress: called with the number of copies done, up to a hundred times.
     """
     check_positive("samples", samples)
     check_positive("chunk", chunk)
@@ -82,6 +97,6 @@ def over_noise(
             return attribute(x + sigma * draw, target, key=theirs)
 
         keys = jax.random.split(key, samples)
-        return statistic(moments(evaluate, keys, jnp.ones(samples), chunk=chunk))
+        return statistic(moments(evaluate, keys, jnp.ones(samples), chunk=chunk, progress=progress))
 
     return attribute_noisy

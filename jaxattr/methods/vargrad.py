@@ -1,13 +1,19 @@
 """VarGrad: the variance of any attribution over noisy copies of the image."""
 
 from jaxattr.facts import method
+from jaxattr.loops.progress import Progress
 from jaxattr.methods.smoothgrad import over_noise
 from jaxattr.types import Attribution
 
 
 @method(cost="samples x the method", family="noise", random=True, wraps=True)
 def vargrad(
-    attribute: Attribution, *, samples: int = 50, noise: float = 0.15, chunk: int = 1
+    attribute: Attribution,
+    *,
+    samples: int = 50,
+    noise: float = 0.15,
+    chunk: int = 1,
+    progress: Progress | None = None,
 ) -> Attribution:
     """Return the variance of an attribution over noisy copies of the image (VarGrad).
 
@@ -19,7 +25,8 @@ def vargrad(
         attribute: any attribution.
         samples: n.
         noise: standard deviation as a fraction of the image's range.
-        chunk: how many samples are evaluated at once.
+        chunk: how many samples are evaluated at once; memory grows with it, not with `samples`.
+        progress: called with the number of samples done, up to a hundred times.
 
     Returns:
         A non-negative attribution of the shape that `attribute` gives. It needs a key.
@@ -29,5 +36,11 @@ def vargrad(
         lack sensitivity to parameter values, ICLR workshop 2018.
     """
     return over_noise(
-        attribute, lambda m: m.variance, "vargrad", samples=samples, noise=noise, chunk=chunk
+        attribute,
+        lambda m: m.variance,
+        "vargrad",
+        samples=samples,
+        noise=noise,
+        chunk=chunk,
+        progress=progress,
     )

@@ -12,6 +12,7 @@ import numpy as np
 from jaxattr.contract import attribution, check_positive
 from jaxattr.facts import method
 from jaxattr.loops import host
+from jaxattr.loops.progress import Progress
 from jaxattr.methods.integrated_gradients import integrated_gradients
 from jaxattr.types import Array, Attribution, Fun
 
@@ -38,6 +39,7 @@ def xrai(
     segments: Segments | None = None,
     grow: Growth | None = None,
     min_pixels: int = 50,
+    progress: Progress | None = None,
 ) -> Attribution:
     """Attribute to regions: the image's segments, those with the densest attribution first.
 
@@ -60,6 +62,8 @@ def xrai(
         grow: how regions grow; `greedily` by default. `at_once` ranks segments without regard to
             how they overlap, which is quicker and less exact.
         min_pixels: what adds fewer pixels is no region of its own.
+        progress: called with the number of points of both integrals done, up to a hundred times
+            for each.
 
     Returns:
         An attribution of shape `(B, H, W, 1)`. Cost: that of `A`. Segments are found and grown on
@@ -97,11 +101,14 @@ def xrai(
             return attribute(x, target, key=key)
         axes = (1, 2, 3)
         ends = (x.min(axes, keepdims=True), x.max(axes, keepdims=True))
-        found = [
-            integrated_gradients(f, steps=steps, chunk=chunk, baseline=end)(x, target)
-            for end in ends
-        ]
-        return (found[0] + found[1]) / 2
+
+        def later(done: int) -> None:
+            if progress is not None:
+                progress(steps + done)
+
+        integrate = partial(integrated_gradients, f, steps=steps, chunk=chunk)
+        dark = integrate(baseline=ends[0], progress=progress)(x, target)
+        return (dark + integrate(baseline=ends[1], progress=progress and later)(x, target)) / 2
 
     def label(image: np.ndarray, a: np.ndarray) -> np.ndarray:
         image, a = np.asarray(image, float), np.asarray(a, float)

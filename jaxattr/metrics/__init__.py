@@ -10,6 +10,9 @@ finite) has NaN, and false in `valid`; `mean` and `class_means` leave it out and
 left.
 """
 
+from typing import TYPE_CHECKING, Any
+
+from jaxattr.deprecated import renamed
 from jaxattr.metrics.axioms import completeness_error as completeness_error
 from jaxattr.metrics.axioms import gaussian as gaussian
 from jaxattr.metrics.axioms import infidelity as infidelity
@@ -21,8 +24,6 @@ from jaxattr.metrics.boundary import boundary_dependency as boundary_dependency
 from jaxattr.metrics.boundary import roc_auc as roc_auc
 from jaxattr.metrics.boundary import upper_half as upper_half
 from jaxattr.metrics.crf import dense_crf as dense_crf
-from jaxattr.metrics.evaluation import activation as activation
-from jaxattr.metrics.evaluation import probability as probability
 from jaxattr.metrics.ground_truth import VOC_CLASSES as VOC_CLASSES
 from jaxattr.metrics.ground_truth import Annotation as Annotation
 from jaxattr.metrics.ground_truth import Object as Object
@@ -60,3 +61,10 @@ from jaxattr.metrics.similarity import box_window as box_window
 from jaxattr.metrics.similarity import gaussian_window as gaussian_window
 from jaxattr.metrics.similarity import rank_correlation as rank_correlation
 from jaxattr.metrics.similarity import ssim as ssim
+from jaxattr.scores import logit as logit
+from jaxattr.scores import probability as probability
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        return renamed("jaxattr.metrics", name)

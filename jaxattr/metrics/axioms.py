@@ -7,11 +7,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxattr.contract import check_images, check_positive, need_key
-from jaxattr.metrics.evaluation import activation, check_batch, evaluate_variants
+from jaxattr.contract import (
+    check_batch,
+    check_images,
+    check_positive,
+    need_key,
+    resolve_baseline,
+)
+from jaxattr.loops.chunks import chunks
+from jaxattr.loops.progress import Progress, report
+from jaxattr.loops.variants import evaluate_variants
 from jaxattr.metrics.results import Score, scored
+from jaxattr.scores import logit
 from jaxattr.tracing.transform import lowered
-from jaxattr.types import Array, Attribution, Fun, Key
+from jaxattr.types import Array, Attribution, Baseline, Fun, Key
 
 Perturb: TypeAlias = Callable[[Key, Array], Array]
 """From a key and one image `(H, W, C)` to what is taken from it, of the same shape."""
@@ -34,7 +43,7 @@ class Sensitivity(Protocol):
 
 
 def completeness_error(
-    f: Fun, *, baseline: Callable[[Array], Array] = jnp.zeros_like
+    f: Fun, *, baseline: Baseline = 0.0
 ) -> Callable[[Array, Array, Array], Score]:
     """Measure by how much a map fails to add up to what it explains.
 
@@ -42,7 +51,8 @@ def completeness_error(
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
-        baseline: images to those that the map takes for nothing.
+        baseline: what the map takes for nothing: a number, an array that broadcasts to `x`, or a
+            function of images.
 
     Returns:
         A function of `x`, `target` and `attribution` to a score in units of the logit, 0 for
@@ -63,7 +73,7 @@ def completeness_error(
         x, target = jnp.asarray(x), jnp.asarray(target)
         check_batch(f, x, target)
         g = lowered(f)
-        gained = activation(g(x), target) - activation(g(baseline(x)), target)
+        gained = logit(g(x), target) - logit(g(resolve_baseline(baseline, x)), target)
         a = jnp.asarray(attribution)
         return scored(jnp.abs(a.sum(tuple(range(1, a.ndim))) - gained))
 
@@ -101,6 +111,7 @@ def infidelity(
     samples: int = 10,
     rescale: bool = False,
     chunk: int = 16,
+    progress: Progress | None = None,
 ) -> RandomMetric:
     """Measure how badly a map predicts what perturbations do to the model.
 
@@ -117,6 +128,7 @@ def infidelity(
         rescale: whether `beta` is the factor of the map that makes the score smallest, rather
             than 1.
         chunk: how many perturbations of each image are evaluated at once, at most.
+        progress: called with the number of perturbations done, up to a hundred times.
 
     Returns:
         A function of `x`, `target`, `attribution` and `key` to a score in squared units of the
@@ -148,10 +160,12 @@ def infidelity(
 
         def read(logits: Array, key: Key) -> tuple[Array, Array]:
             told = (taken(key) * a).sum((1, 2, 3))
-            return activation(logits, target), told.astype(logits.dtype)
+            return logit(logits, target), told.astype(logits.dtype)
 
-        left, told = evaluate_variants(f, lambda key: x - taken(key), keys, read, chunk=chunk)
-        seen = activation(lowered(f)(x), target)[:, None] - left
+        left, told = evaluate_variants(
+            f, lambda key: x - taken(key), keys, read, chunk=chunk, progress=progress
+        )
+        seen = logit(lowered(f)(x), target)[:, None] - left
         power = (told**2).mean(1)
         best = (told * seen).mean(1) / jnp.where(power > 0, power, 1)
         beta = best if rescale else jnp.ones_like(best)
@@ -161,7 +175,12 @@ def infidelity(
 
 
 def max_sensitivity(
-    attribute: Attribution, *, radius: float = 0.02, samples: int = 10
+    attribute: Attribution,
+    *,
+    radius: float = 0.02,
+    samples: int = 10,
+    chunk: int = 1,
+    progress: Progress | None = None,
 ) -> Sensitivity:
     """Measure how much a map changes when its image hardly does.
 
@@ -173,16 +192,20 @@ def max_sensitivity(
         attribute: any attribution. If it draws random numbers, it draws the same for every image.
         radius: in units of the model's input.
         samples: how many `x'` are drawn.
+        chunk: how many `x'` are explained at once, at most; memory grows with it, not with
+            `samples`.
+        progress: called with the number of `x'` done, up to a hundred times.
 
     Returns:
         A function of `x`, `target` and `key` to a score; none where the map is zero or not
-        finite. Cost: samples + 1 attributions, in the memory of one.
+        finite. Cost: samples + 1 attributions.
 
     Reference:
         Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (in)fidelity and sensitivity of
         explanations, NeurIPS 2019, definition 3.1; the ratio and the defaults are Captum's.
     """
     check_positive("samples", samples)
+    check_positive("chunk", chunk)
 
     def measure(x: Array, target: Array, *, key: Key) -> Score:
         x = jnp.asarray(x)
@@ -191,12 +214,18 @@ def max_sensitivity(
         still = attribute(x, target, key=theirs)
         size = _norm(still)
 
-        def turn(largest: Array, key: Key) -> tuple[Array, None]:
+        def change(key: Key) -> Array:
             noise = jax.random.uniform(key, x.shape[1:], x.dtype, -radius, radius)
-            moved = _norm(attribute(x + noise, target, key=theirs) - still)
-            return jnp.maximum(largest, moved), None
+            return _norm(attribute(x + noise, target, key=theirs) - still)
 
-        largest, _ = lax.scan(turn, jnp.zeros_like(size), jax.random.split(ours, samples))
+        def step(largest: Array, chunk_: tuple[Array, Key]) -> tuple[Array, None]:
+            i, keys = chunk_
+            largest = jnp.maximum(largest, jax.vmap(change)(keys).max(0))
+            report(progress, i, samples, each=len(keys))
+            return largest, None
+
+        keys = jax.random.split(ours, samples)[chunks(samples, chunk).numbers]
+        largest, _ = lax.scan(step, jnp.zeros_like(size), (jnp.arange(len(keys)), keys))
         return scored(jnp.where(size > 0, largest / jnp.where(size > 0, size, 1), jnp.nan))
 
     return measure

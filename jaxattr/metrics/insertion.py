@@ -1,28 +1,30 @@
 """Insertion and deletion: the whole image, pixel by pixel, in the order of attribution."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxattr.contract import check_images, count_classes, is_concrete
+from jaxattr.deprecated import renamed_options
 from jaxattr.image.maps import heatmap
+from jaxattr.loops.progress import Progress
 from jaxattr.metrics.baselines import blur
-from jaxattr.metrics.evaluation import Output, probability
 from jaxattr.metrics.perturbation import Perturbation, perturbation, rows, unchanged
 from jaxattr.metrics.ranking import Reduction
-from jaxattr.types import Array, Fun
+from jaxattr.scores import Score, probability
+from jaxattr.types import Array, Baseline, Fun
 
 
+@renamed_options(output="score")
 def insertion(
     f: Fun,
     *,
     step: int = 224,
-    baseline: Callable[[Array], Array] = blur,
-    output: Output = probability,
+    baseline: Baseline = blur,
+    score: Score = probability,
     reduce: Reduction = heatmap,
     chunk: int = 16,
+    progress: Progress | None = None,
 ) -> Perturbation:
     """Measure how fast a class appears as pixels are put onto a blurred image, the best first.
 
@@ -30,19 +32,20 @@ def insertion(
         score = (sum_i curve_i - (curve_0 + curve_n)/2) / n,    n = ceil(HW / step)
 
     A pixel is all its channels. Higher is better. Ties are broken in reading order (left to right,
-    then top to bottom). Laws: `curve` ends at `p_t(x)`; for `f` linear in the image, `output` the
+    then top to bottom). Laws: `curve` ends at `p_t(x)`; for `f` linear in the image, `score` the
     logit and a map of `f`'s own differences, no other order scores higher.
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
         step: pixels a step: a row of a 224x224 image; RISE's tables take 8 rows, 1792.
-        baseline: images to what the insertion starts from.
-        output: what is measured of the logits. RISE asks for the model's top class, DMBP for the
-            true one: pass it as `target`.
+        baseline: what the insertion starts from.
+        score: what is measured of the logits, of `jaxattr.scores`. RISE asks for the model's top
+            class, DMBP for the true one: pass it as `target`.
         reduce: how the channels of an attribution become one number. The choice moves the score as
             much as the method of attribution does: state it beside every score. Also
             `positive_sum` and `magnitude_sum`.
         chunk: how many steps of each image are evaluated at once, at most.
+        progress: called with the number of steps done, up to a hundred times.
 
     Returns:
         A function of `x`, `target` (int `(B,)`) and `attribution` (`(B, H, W)` or
@@ -70,20 +73,23 @@ def insertion(
         before=baseline,
         after=unchanged,
         counts=rows(step),
-        output=output,
+        score=score,
         reduce=reduce,
         chunk=chunk,
+        progress=progress,
     )
 
 
+@renamed_options(output="score")
 def deletion(
     f: Fun,
     *,
     step: int = 224,
-    baseline: Callable[[Array], Array] = jnp.zeros_like,
-    output: Output = probability,
+    baseline: Baseline = 0.0,
+    score: Score = probability,
     reduce: Reduction = heatmap,
     chunk: int = 16,
+    progress: Progress | None = None,
 ) -> Perturbation:
     """Measure how fast a class disappears as pixels are replaced, the most attributed first.
 
@@ -97,10 +103,11 @@ def deletion(
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
         step: pixels a step.
-        baseline: images to what the deletion ends with.
-        output: what is measured of the logits.
+        baseline: what the deletion ends with.
+        score: what is measured of the logits, of `jaxattr.scores`.
         reduce: how the channels of an attribution become one number.
         chunk: how many steps of each image are evaluated at once, at most.
+        progress: called with the number of steps done, up to a hundred times.
 
     Returns:
         A function of `x`, `target` and `attribution` to a `Curve`. Cost: n + 1 forward passes.
@@ -113,20 +120,23 @@ def deletion(
         before=unchanged,
         after=baseline,
         counts=rows(step),
-        output=output,
+        score=score,
         reduce=reduce,
         chunk=chunk,
+        progress=progress,
     )
 
 
+@renamed_options(output="score")
 def complementary_insertion(
     f: Fun,
     *,
     step: int = 224,
-    baseline: Callable[[Array], Array] = blur,
-    output: Output = probability,
+    baseline: Baseline = blur,
+    score: Score = probability,
     reduce: Reduction = heatmap,
     chunk: int = 16,
+    progress: Progress | None = None,
 ) -> Perturbation:
     """Measure how fast the *other* classes of an image appear, the least attributed pixels first.
 
@@ -140,10 +150,11 @@ def complementary_insertion(
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
         step: pixels a step.
-        baseline: images to what the insertion starts from.
-        output: what is measured of the logits.
+        baseline: what the insertion starts from.
+        score: what is measured of the logits, of `jaxattr.scores`.
         reduce: how the channels of an attribution become one number.
         chunk: how many steps of each image are evaluated at once, at most.
+        progress: called with the number of steps done, up to a hundred times.
 
     Returns:
         A function of `x`, `others` and `attribution` to a `Curve`. `others` are the classes in
@@ -158,16 +169,17 @@ def complementary_insertion(
         before=baseline,
         after=unchanged,
         counts=rows(step),
-        output=_mean_over_others(output),
+        score=_mean_over_others(score),
         reduce=lambda a: -reduce(a),
         chunk=chunk,
+        progress=progress,
         check=_check_others,
     )
 
 
-def _mean_over_others(output: Output) -> Output:
+def _mean_over_others(score: Score) -> Score:
     def read(logits: Array, others: Array) -> Array:
-        each, there = jax.vmap(output, (None, 1), 1)(logits, others), others != -1
+        each, there = jax.vmap(score, (None, 1), 1)(logits, others), others != -1
         # 0 / 0, NaN, where an image has no others: it has no score
         return jnp.where(there, each, 0).sum(-1) / there.sum(-1)
 

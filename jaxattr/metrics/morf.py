@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from jaxattr.deprecated import renamed_options
 from jaxattr.image.maps import heatmap
-from jaxattr.metrics.evaluation import Output, activation
+from jaxattr.loops.progress import Progress
 from jaxattr.metrics.perturbation import Perturbation, fractions, perturbation, unchanged
 from jaxattr.metrics.ranking import Reduction
-from jaxattr.types import Array, Fun
+from jaxattr.scores import Score, logit
+from jaxattr.types import Array, Baseline, Fun
 
 
 def ratio(curve: Array) -> Array:
@@ -22,16 +24,18 @@ def absolute_change(curve: Array) -> Array:
     return jnp.abs(curve - curve[:, :1])
 
 
+@renamed_options(output="score")
 def morf(
     f: Fun,
     *,
     fraction: float = 0.05,
     steps: int = 20,
-    baseline: Callable[[Array], Array] = jnp.zeros_like,
-    output: Output = activation,
+    baseline: Baseline = 0.0,
+    score: Score = logit,
     change: Callable[[Array], Array] = ratio,
     reduce: Reduction = heatmap,
     chunk: int = 16,
+    progress: Progress | None = None,
 ) -> Perturbation:
     """Measure what is left of a class as a fraction of the pixels goes, the most relevant first.
 
@@ -39,18 +43,19 @@ def morf(
         curve_i = y_i / y_0,    i = 0..steps;    score = area under curve over n_i / n_steps
 
     As in LPR: the logit, up to 5 % of the pixels; lower is better. As in TR-GBP: the probability,
-    up to all of them, `morf(f, fraction=1, output=probability, change=absolute_change)`; higher is
+    up to all of them, `morf(f, fraction=1, score=probability, change=absolute_change)`; higher is
     better. Ties are broken as in `insertion`. Law: `curve` starts at 1 (0).
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
         fraction: of the pixels, how many go at the last step, in (0, 1].
         steps: their number.
-        baseline: images to what the pixels are replaced by.
-        output: what is measured of the logits: `activation` or `probability`.
+        baseline: what the pixels are replaced by.
+        score: what is measured of the logits, of `jaxattr.scores`.
         change: curves `(B, steps + 1)` of it to what is reported: `ratio` or `absolute_change`.
         reduce: how the channels of an attribution become one number.
         chunk: how many steps of each image are evaluated at once, at most.
+        progress: called with the number of steps done, up to a hundred times.
 
     Returns:
         A function of `x`, `target` and `attribution` to a `Curve`. Under `ratio` an image whose
@@ -67,23 +72,26 @@ def morf(
         before=unchanged,
         after=baseline,
         counts=fractions(fraction, steps),
-        output=output,
+        score=score,
         reduce=reduce,
         chunk=chunk,
+        progress=progress,
         change=change,
     )
 
 
+@renamed_options(output="score")
 def lerf(
     f: Fun,
     *,
     fraction: float = 0.05,
     steps: int = 20,
-    baseline: Callable[[Array], Array] = jnp.zeros_like,
-    output: Output = activation,
+    baseline: Baseline = 0.0,
+    score: Score = logit,
     change: Callable[[Array], Array] = ratio,
     reduce: Reduction = heatmap,
     chunk: int = 16,
+    progress: Progress | None = None,
 ) -> Perturbation:
     """Measure what is left of a class as a fraction of the pixels goes, the least relevant first.
 
@@ -95,11 +103,12 @@ def lerf(
         f: images `(B, H, W, C)` to logits `(B, K)`.
         fraction: of the pixels, how many go at the last step, in (0, 1].
         steps: their number.
-        baseline: images to what the pixels are replaced by.
-        output: what is measured of the logits: `activation` or `probability`.
+        baseline: what the pixels are replaced by.
+        score: what is measured of the logits, of `jaxattr.scores`.
         change: curves of it to what is reported: `ratio` or `absolute_change`.
         reduce: how the channels of an attribution become one number.
         chunk: how many steps of each image are evaluated at once, at most.
+        progress: called with the number of steps done, up to a hundred times.
 
     Returns:
         A function of `x`, `target` and `attribution` to a `Curve`.
@@ -112,8 +121,9 @@ def lerf(
         fraction=fraction,
         steps=steps,
         baseline=baseline,
-        output=output,
+        score=score,
         change=change,
         reduce=lambda a: -reduce(a),
         chunk=chunk,
+        progress=progress,
     )

@@ -6,12 +6,14 @@ from typing import TypeAlias
 import jax.numpy as jnp
 import numpy as np
 
-from jaxattr.contract import check_positive
+from jaxattr.contract import check_batch, check_positive, resolve_baseline
 from jaxattr.image.order import descending
-from jaxattr.metrics.evaluation import Output, check_batch, evaluate_variants
+from jaxattr.loops.progress import Progress
+from jaxattr.loops.variants import evaluate_variants
 from jaxattr.metrics.ranking import Reduction, finite, reduced
 from jaxattr.metrics.results import Curve
-from jaxattr.types import Array, Fun
+from jaxattr.scores import Score
+from jaxattr.types import Array, Baseline, Fun
 
 Perturbation: TypeAlias = Callable[[Array, Array, Array], Curve]
 """From `x`, `target` and `attribution` to the model's output as pixels change."""
@@ -20,18 +22,19 @@ Perturbation: TypeAlias = Callable[[Array, Array, Array], Curve]
 def perturbation(
     f: Fun,
     *,
-    before: Callable[[Array], Array],
-    after: Callable[[Array], Array],
+    before: Baseline,
+    after: Baseline,
     counts: Callable[[int], np.ndarray],
-    output: Output,
+    score: Score,
     reduce: Reduction,
     chunk: int,
+    progress: Progress | None,
     change: Callable[[Array], Array] = lambda curve: curve,
-    check: Callable[[Fun, Array, Array], None] = check_batch,
+    check: Callable[[Fun, Array, Array], object] = check_batch,
 ) -> Perturbation:
     """Make the metric that all of this family are cases of.
 
-        curve_i = output( f( before(x), its counts_i most attributed pixels those of after(x) ) )
+        curve_i = score( f( before(x), its counts_i most attributed pixels those of after(x) ) )
 
     Args:
         f: the model.
@@ -39,10 +42,11 @@ def perturbation(
         after: images to those with all pixels changed.
         counts: the number of pixels of an image to `(n + 1,)` numbers of changed pixels, rising
             from 0. The area under the curve is taken over them, scaled to [0, 1].
-        output: what is measured of the logits `(B, K)` and the target: `(B,)`.
+        score: what is measured of the logits `(B, K)` and the target: `(B,)`.
         reduce: from an attribution's channels to what ranks the pixels, the largest first.
         chunk: how many steps of each image are evaluated at once, at most.
-        change: curves `(B, n + 1)` of the output to what is reported.
+        progress: called with the number of steps done, up to a hundred times.
+        change: curves `(B, n + 1)` of the score to what is reported.
         check: raises `ValueError` for an `x` or a `target` that is wrong.
     """
     check_positive("chunk", chunk)
@@ -52,15 +56,19 @@ def perturbation(
         check(f, x, target)
         scores = reduced(attribution, reduce, x.shape[:3])
         ranks = descending(scores)[..., None]
-        start, end, changed = before(x), after(x), counts(scores[0].size)
+        start, end = (resolve_baseline(images, x) for images in (before, after))
+        changed = counts(scores[0].size)
 
         def variant(count: Array) -> Array:
             return jnp.where(ranks < count, end, start)
 
         def read(logits: Array, count: Array) -> Array:
-            return output(logits, target)
+            return score(logits, target)
 
-        curve = change(evaluate_variants(f, variant, jnp.asarray(changed), read, chunk=chunk))
+        found = evaluate_variants(
+            f, variant, jnp.asarray(changed), read, chunk=chunk, progress=progress
+        )
+        curve = change(found)
         valid = finite(scores) & jnp.isfinite(curve).all(1)
         curve = jnp.where(valid[:, None], curve, jnp.nan)
         share = (changed / changed[-1]).astype(curve.dtype)

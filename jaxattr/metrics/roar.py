@@ -2,18 +2,21 @@
 
 import jax.numpy as jnp
 
+from jaxattr.contract import resolve_baseline
+from jaxattr.deprecated import renamed_options
 from jaxattr.image.maps import heatmap
 from jaxattr.image.order import descending
 from jaxattr.metrics.ranking import Reduction, finite, reduced
-from jaxattr.types import Array
+from jaxattr.types import Array, Baseline
 
 
+@renamed_options(fill="baseline")
 def roar(
     x: Array,
     attribution: Array,
     *,
     fraction: float | Array,
-    fill: float | Array = 0.0,
+    baseline: Baseline = 0.0,
     reduce: Reduction = heatmap,
 ) -> Array:
     """Replace the most attributed pixels of images by the mean (ROAR).
@@ -27,8 +30,8 @@ def roar(
         attribution: maps `(B, H, W)` or `(B, H, W, C)`. Ties are broken in reading order.
         fraction: of the pixels, how many go: 0.1 to 0.9 in the paper. Nothing is compiled anew
             for another.
-        fill: what takes their place, a number or one for each channel `(C,)`: the training
-            images' mean, which is 0 once they are normalised.
+        baseline: what takes their place: the training images' mean, a number for each channel
+            `(C,)`, which is 0 once they are normalized.
         reduce: how the channels of an attribution become one number.
 
     Returns:
@@ -48,5 +51,5 @@ def roar(
     scores = reduced(attribution, reduce, x.shape[:3])
     number = jnp.rint(jnp.asarray(fraction) * scores[0].size)
     gone = (descending(scores) < number)[..., None]
-    masked = jnp.where(gone, jnp.asarray(fill, x.dtype), x)
+    masked = jnp.where(gone, resolve_baseline(baseline, x), x)
     return jnp.where(finite(scores)[:, None, None, None], masked, jnp.nan)

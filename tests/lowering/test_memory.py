@@ -50,7 +50,7 @@ def test_a_learned_bound():
     """A bound that is a value of the program has its own gradient."""
     points = jnp.array([-2.0, 0, 1, 5]).reshape(1, 2, 2, 1)
     f = lambda bound, x: convolved(jnp.maximum(convolved(x, ONE), bound), ONE).sum()
-    g = lambda bound, x: jaxattr.with_rules(lambda x: f(bound, x), {})(x)
+    g = lambda bound, x: jaxattr.lowered(lambda x: f(bound, x))(x)
     for argnum in (0, 1):
         np.testing.assert_array_equal(*(jax.grad(h, argnum)(0.5, points) for h in (f, g)))
 

@@ -231,8 +231,8 @@ def test_dmbp_against_double_backprop_in_torch(name, kind):
 
 LPR_OPTIONS = {
     "baseline": {},
-    "gate": {"baseline": False, "gate": True},
-    "free": {"baseline": False},
+    "gate": {"baseline": None, "gate": True},
+    "free": {"baseline": None},
 }
 
 

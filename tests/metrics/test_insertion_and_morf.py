@@ -118,7 +118,7 @@ def optimum(f, x):
 def test_insertion_by_the_true_ranking_beats_all_others():
     weights, x, target = images(1, 3, 3, 3), images(1, 3, 3, 3, seed=1), np.array([0])
     f = linear(weights)
-    game = jax.jit(metrics.insertion(f, step=1, baseline=jnp.zeros_like, output=metrics.activation))
+    game = jax.jit(metrics.insertion(f, step=1, baseline=jnp.zeros_like, score=metrics.logit))
     gains = np.sort(np.asarray(heatmap(optimum(f, x))).ravel())[::-1]
     best = game(x, target, optimum(f, x))
     np.testing.assert_allclose(best.curve[0], np.cumsum([0, *gains]), atol=1e-5)
@@ -134,7 +134,7 @@ def test_insertion_by_the_true_ranking_beats_all_others():
 def test_random_maps_of_a_linear_logit_score_half_the_difference():
     x, target = images(1, 4, 4, 1), np.array([0])
     f = linear(images(1, 4, 4, 1, seed=3))
-    game = metrics.insertion(f, step=1, baseline=jnp.zeros_like, output=metrics.activation)
+    game = metrics.insertion(f, step=1, baseline=jnp.zeros_like, score=metrics.logit)
     scores = jax.jit(jax.vmap(lambda a: game(x, target, a[None]).score[0]))(images(2000, 4, 4))
     error = 4 * scores.std() / np.sqrt(2000)  # one in 16,000
     np.testing.assert_allclose(scores.mean(), f(x)[0, 0] / 2, rtol=0, atol=error)
@@ -142,7 +142,7 @@ def test_random_maps_of_a_linear_logit_score_half_the_difference():
 
 def test_constant_image_and_weights_give_a_straight_line_whatever_the_map():
     f = linear(jnp.ones((1, 4, 4, 2)))
-    game = metrics.insertion(f, step=2, baseline=jnp.zeros_like, output=metrics.activation)
+    game = metrics.insertion(f, step=2, baseline=jnp.zeros_like, score=metrics.logit)
     found = game(jnp.ones((1, 4, 4, 2)), np.array([0]), images(1, 4, 4))
     np.testing.assert_allclose(found.curve[0], 32 * np.linspace(0, 1, 9), rtol=1e-6)
     np.testing.assert_allclose(found.score, 16, rtol=1e-6)
@@ -152,10 +152,10 @@ def test_ties_fall_in_reading_order():
     f = linear(jnp.asarray(2.0 ** np.arange(6).reshape(1, 2, 3, 1)))
     x, target = jnp.ones((1, 2, 3, 1)), np.array([0])
     tied = jnp.zeros((1, 2, 3)).at[0, 1, 0].set(1).at[0, 0, 1].set(-0.0)
-    options = {"baseline": jnp.zeros_like, "output": metrics.activation}
+    options = {"baseline": jnp.zeros_like, "score": metrics.logit}
     first = metrics.insertion(f, step=1, **options)(x, target, tied)
     np.testing.assert_array_equal(jnp.diff(first.curve[0]), [8, 1, 2, 4, 16, 32])
-    least = metrics.lerf(f, fraction=1, steps=6, output=metrics.activation)(x, target, tied)
+    least = metrics.lerf(f, fraction=1, steps=6, score=metrics.logit)(x, target, tied)
     gone = -63 * jnp.diff(least.curve[0])
     np.testing.assert_allclose(gone, [1, 2, 4, 16, 32, 8], rtol=1e-5)
 
@@ -176,7 +176,7 @@ def test_deletion_is_insertion_backwards():
 def test_reduction_is_the_callers(reduce, order):
     a = jnp.array([[[[9.0, -20.0], [-5.0, 2.0], [2.0, 3.0]]]])
     f = linear(jnp.array([1.0, 2.0, 4.0]).reshape(1, 1, 3, 1))
-    options = {"baseline": jnp.zeros_like, "output": metrics.activation, "reduce": reduce}
+    options = {"baseline": jnp.zeros_like, "score": metrics.logit, "reduce": reduce}
     found = metrics.insertion(f, step=1, **options)(jnp.ones((1, 1, 3, 1)), np.array([0]), a)
     np.testing.assert_array_equal(jnp.diff(found.curve[0]), 2.0 ** np.array(order))
 
@@ -216,7 +216,7 @@ def test_a_class_out_of_range_is_an_error_and_under_jit_no_score():
 
 def test_a_model_that_gives_nan_has_no_score():
     f = lambda x: jnp.log(x.sum((1, 2)))  # of the zero image too
-    found = metrics.deletion(f, step=4, output=metrics.activation)(
+    found = metrics.deletion(f, step=4, score=metrics.logit)(
         np.ones((1, 4, 4, 3), np.float32), np.array([0]), images(1, 4, 4)
     )
     assert not found.valid[0]
@@ -293,7 +293,7 @@ def test_change_of_probability_over_the_whole_image():
     x, target, a = images(2, 4, 4, 3), np.array([0, 2]), images(2, 4, 4, seed=1)
     f = lambda x: jnp.tanh(x).sum((1, 2))
     game = metrics.morf(
-        f, fraction=1, steps=8, output=metrics.probability, change=metrics.absolute_change
+        f, fraction=1, steps=8, score=metrics.probability, change=metrics.absolute_change
     )
     found, kept = game(x, target, a), metrics.deletion(f, step=2)(x, target, a)
     np.testing.assert_allclose(found.curve, abs(kept.curve - kept.curve[:, :1]), atol=1e-6)

@@ -118,7 +118,7 @@ def images(*shape, seed=0):
 def test_roar_replaces_the_most_attributed(fraction):
     x, a = images(2, 5, 6, 3), images(2, 5, 6, 3, seed=1)
     mean = np.array([7.0, 8.0, 9.0], np.float32)
-    found = np.asarray(metrics.roar(x, a, fraction=fraction, fill=mean))
+    found = np.asarray(metrics.roar(x, a, fraction=fraction, baseline=mean))
     gone = (found == mean).all(-1)
     np.testing.assert_array_equal(gone.sum((1, 2)), round(fraction * 30))
     np.testing.assert_array_equal(found[~gone], x[~gone])

@@ -82,7 +82,7 @@ def test_values(f, rules):
 
 @pytest.mark.parametrize("f", DIFFERENTIABLE.values(), ids=DIFFERENTIABLE)
 def test_gradient_without_rules(f):
-    read = jaxattr.with_rules(f, {})
+    read = jaxattr.lowered(f)
     expected = jax.grad(total(f))(X)
     np.testing.assert_allclose(jax.grad(total(read))(X), expected, rtol=2e-5, atol=1e-6)
     np.testing.assert_allclose(jax.jit(jax.grad(total(read)))(X), expected, rtol=2e-5, atol=1e-6)
@@ -133,7 +133,7 @@ def test_weights_stay_arguments():
 
     @jax.jit
     def maps(w, x):
-        return jax.grad(jaxattr.with_rules(lambda x: nn.relu(x @ w).sum(), {}))(x)
+        return jax.grad(jaxattr.lowered(lambda x: nn.relu(x @ w).sum()))(x)
 
     big = jnp.ones((4, 5000))
     assert len(maps.lower(big, X).as_text()) < 20_000
@@ -209,7 +209,7 @@ def test_training_mode_is_an_error():
     """NNX's BatchNorm in training mode would change the module inside a trace; it says so."""
     norm = nnx.BatchNorm(4, rngs=nnx.Rngs(0))
     with pytest.raises(Exception, match=r"(?i)trace|mutate"):
-        jaxattr.with_rules(lambda x: norm(x), {})(X)
+        jaxattr.lowered(lambda x: norm(x))(X)
 
 
 @pytest.mark.parametrize("rules", [{}, {"activation": gates.guided}], ids=["none", "guided"])
@@ -217,9 +217,9 @@ def test_reading_twice_is_reading_once(rules):
     """A function that was read and lowered is read again like any other."""
     net, params, x, _ = load("lite")
     f = plain(net, params)
-    once, twice = jaxattr.with_rules(f, rules), jaxattr.with_rules(jaxattr.with_rules(f, {}), rules)
+    once, twice = jaxattr.with_rules(f, rules), jaxattr.with_rules(jaxattr.lowered(f), rules)
     kinds = lambda f: [s.kind for s in jaxattr.sites(f, x)]
-    assert kinds(jaxattr.with_rules(f, {})) == kinds(f)
+    assert kinds(jaxattr.lowered(f)) == kinds(f)
     gradient = lambda f: jax.jit(jax.grad(lambda x: (f(x) * jnp.arange(5)).sum()))(x)
     assert relative_error(gradient(twice), gradient(once)) < 1e-5
     assert " conditional(" not in jax.jit(twice).lower(x).compile().as_text()
