@@ -118,7 +118,7 @@ def summary(rows: Rows) -> Summary:
     border = jnp.array([row["border"] for row in rows])
     wrong = jnp.array([not row["right"] for row in rows])
     kept = metrics.upper_half(border, jnp.isfinite(border))
-    auc = metrics.roc_auc(border, wrong, kept)
+    auc = metrics.roc_auc(border, wrong, valid=kept)
     error = auc_error(float(auc), int((wrong & kept).sum()), int((~wrong & kept).sum()))
     return means(rows, COLUMNS) | {"border: AUC": (float(auc), error)}
 

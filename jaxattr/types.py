@@ -1,7 +1,7 @@
 """The contracts of the library, each stated once."""
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import jax
 from jax.typing import ArrayLike
@@ -15,6 +15,13 @@ Baseline: TypeAlias = ArrayLike | Callable[[Array], ArrayLike]
 
 A number, an array that broadcasts to the images `(B, H, W, C)`, or a function of them that explains
 each as if it were alone, such as `jaxattr.metrics.blur`.
+"""
+
+Init: TypeAlias = ArrayLike | Callable[..., Any]
+"""What an optimization begins with.
+
+A number for all parameters, an array that broadcasts to them, or a function that returns them, of
+what the method says.
 """
 
 

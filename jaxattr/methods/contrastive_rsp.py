@@ -51,6 +51,17 @@ def contrastive_rsp(f: Fun, *, layer: str | None = None, purge: bool = True) -> 
         UnsupportedOperation: as for `rsp`, in all of `f`.
         ValueError: if the layer is unknown; the known ones are listed.
 
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> @jax.named_scope("features")
+        ... def features(x):
+        ...     return jax.nn.relu(x @ jnp.eye(2))
+        >>> x = jnp.eye(2).reshape(1, 1, 2, 2)  # a pixel of class 0, a pixel of class 1
+        >>> f = lambda x: features(x).mean((1, 2)) @ jnp.array([[1.0, -1.0], [-1.0, 1.0]])
+        >>> a = contrastive_rsp(f, layer="features")(x, jnp.array([0]))
+        >>> a.sum(-1).ravel()
+        Array([ 2., -1.], dtype=float32)
+
     Reference:
         Nam, Choi and Lee, Interpreting deep neural networks with relative sectional propagation by
         analyzing comparative gradients and hostile activations, AAAI 2021.

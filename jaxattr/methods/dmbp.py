@@ -14,7 +14,7 @@ from jaxattr.loops.progress import Progress
 from jaxattr.rules import gates
 from jaxattr.tracing.freeze import Frozen, freeze, parameters_like
 from jaxattr.tracing.local import Local
-from jaxattr.types import Array, Attribution, Explanation, Fun
+from jaxattr.types import Array, Attribution, Explanation, Fun, Init
 
 Loss: TypeAlias = Callable[[Array, Array, Array], Array]
 """`(y, y_positive, y_negative) -> loss`, each of shape `(B,)`."""
@@ -55,10 +55,6 @@ class Decomposition(NamedTuple):
     losses: Array
 
 
-Init: TypeAlias = Callable[[Frozen, Array, Array], tuple[Array, ...]]
-"""`(frozen, x, target) -> theta` to begin with, for each activation, of its output's shape."""
-
-
 def guided(frozen: Frozen, x: Array, target: Array) -> tuple[Array, ...]:
     """Begin with guided backpropagation's masks: `theta = 2` where its gradient is positive, or -2.
 
@@ -89,12 +85,16 @@ def dmbp_details(
     learning_rate: float = 0.01,
     loss: Loss = disentangling,
     bias: bool = False,
-    init: float | Init = 0.0,
+    init: Init = 0.0,
     per_channel: bool = False,
     optimizer: optax.GradientTransformation | None = None,
     progress: Progress | None = None,
 ) -> Explanation[Decomposition]:
-    """Return all that `dmbp` finds, by the same options: `(x, target) -> Decomposition`."""
+    """Return all that `dmbp` finds, by the same options.
+
+    Returns:
+        `(x, target) -> Decomposition`.
+    """
     if optimizer is None:
         optimizer = optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
 
@@ -160,7 +160,7 @@ def dmbp(f: Fun, **options: Any) -> Attribution:
             residual sums. Smooth activations are taken by their tangent at `x`.
         steps: of the optimiser. The paper takes 200.
         learning_rate: of RMSProp, 0.01 in the paper.
-        loss: `positive`, `positive_negative` or `disentangling` of `jaxattr.dmbp`'s module.
+        loss: `positive`, `positive_negative` or `disentangling` of `jaxattr.methods.dmbp`.
         bias: whether the bias terms count in `y+` and `y-`, as the paper's formula says. Without
             them the objective speaks of the image alone; read literally, it optimises biases.
         init: `theta` at first, on which the paper is silent: a number, 0 for masks of one half, or

@@ -18,7 +18,7 @@ from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress
 from jaxattr.scores import Score
 from jaxattr.tracing.transform import lowered
-from jaxattr.types import Array, Attribution, Explanation, Fun
+from jaxattr.types import Array, Attribution, Explanation, Fun, Init
 
 Pyramid: TypeAlias = Callable[[Array], Array]
 """Images `(B, H, W, C)` to `(levels, B, H, W, C)`, from all that is taken away to the image."""
@@ -93,12 +93,16 @@ def extremal_perturbation_details(
     smoothing: float = 0.09,
     penalty: float = 300.0,
     growth: float = 1.0035,
-    init: Array | float = 1.0,
+    init: Init = 1.0,
     learning_rate: float = 0.01,
     optimizer: optax.GradientTransformation | None = None,
     progress: Progress | None = None,
 ) -> Explanation[Fit]:
-    """Return all that `extremal_perturbation` learns, by the same options."""
+    """Return all that `extremal_perturbation` learns, by the same options.
+
+    Returns:
+        `(x, target) -> Fit(attribution, masks, losses)`.
+    """
     areas = tuple(areas)
     if not areas or not all(0 < a < 1 for a in areas):
         raise ValueError(f"areas is {areas}; expected shares of the image between 0 and 1")
@@ -128,7 +132,8 @@ def extremal_perturbation_details(
             return {"reward": -game(measure, masks), "area": penalty * growth**i * excess}
 
         shape = (batch, len(areas), -(-height // gap), -(-width // gap))
-        start = broadcast("init", init, at_least_float32(x), shape)
+        begun = init(x, target) if callable(init) else init
+        start = broadcast("init", begun, at_least_float32(x), shape)
         parameters, losses = minimize(terms, start, optimizer, steps, progress=progress)
         masks = draw(parameters)[0].astype(x.dtype)
         mean = masks.mean(1)[..., None]
@@ -173,7 +178,8 @@ def extremal_perturbation(f: Fun, **options: Any) -> Attribution:
             smaller side; 0 is none. 0.09 in the authors' pointing game.
         penalty: weight of the area's term at the first step.
         growth: by what it is multiplied at every step.
-        init: the parameters at first, a number or an array that broadcasts to `(B, areas, h, w)`.
+        init: the parameters at first: a number, an array that broadcasts to `(B, areas, h, w)`, or
+            a function of images and classes.
         learning_rate: of gradient descent with momentum 0.9.
         optimizer: any optax optimiser, in place of that one. Parameters are kept in [0, 1].
         progress: called with the number of steps done, up to a hundred times.

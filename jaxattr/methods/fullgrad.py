@@ -31,7 +31,11 @@ class FullGradients(NamedTuple):
 
 
 def fullgrad_details(f: Fun) -> Explanation[FullGradients]:
-    """Return all terms that `fullgrad` finds: `(x, target) -> FullGradients`."""
+    """Return all terms that `fullgrad` finds.
+
+    Returns:
+        `(x, target) -> FullGradients(attribution, input, biases)`.
+    """
 
     def explain(x: Array, target: Array, key: object) -> FullGradients:
         network = shifted(f, x, gates.gradient)

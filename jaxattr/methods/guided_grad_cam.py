@@ -24,6 +24,16 @@ def guided_grad_cam(f: Fun, *, layer: str | None = None) -> Attribution:
         UnsupportedOperation: as `guided_backprop` does.
         ValueError: as `grad_cam` does.
 
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> @jax.named_scope("features")
+        ... def features(x):
+        ...     return jax.nn.relu(x)
+        >>> f = lambda x: features(x).sum((1, 2)) @ jnp.array([[2.0, -1.0]])
+        >>> a = guided_grad_cam(f, layer="features")(jnp.ones((1, 1, 2, 1)), jnp.array([0]))
+        >>> a.ravel()  # 2 of guided backpropagation times 2 of Grad-CAM
+        Array([4., 4.], dtype=float32)
+
     Reference:
         Selvaraju et al., Grad-CAM, ICCV 2017.
 

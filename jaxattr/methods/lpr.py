@@ -23,7 +23,7 @@ from jaxattr.rules import gates
 from jaxattr.scores import Score, logit
 from jaxattr.tracing.freeze import freeze, parameters_like
 from jaxattr.tracing.transform import lowered
-from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun
+from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun, Init
 
 
 class Fit(NamedTuple):
@@ -55,11 +55,15 @@ def lpr_details(
     gamma: float = 10.0,
     lambda_: float = 0.1,
     smoothing: float = 0.0,
-    init: float = 1.0,
+    init: Init = 1.0,
     optimizer: optax.GradientTransformation | None = None,
     progress: Progress | None = None,
 ) -> Explanation[Fit]:
-    """Return all that `lpr` learns, by the same options: `(x, target) -> Fit`."""
+    """Return all that `lpr` learns, by the same options.
+
+    Returns:
+        `(x, target) -> Fit(attribution, parameters, losses)`.
+    """
     against = _resolved(baseline)
     optimizer = optax.adam(learning_rate) if optimizer is None else optimizer
     network = lowered(f)
@@ -93,7 +97,8 @@ def lpr_details(
             return low - high + lambda_ * (size + jnp.abs(1 - mn).mean(axes))
 
         whole = score(network(x), target)
-        start = parameters_like(frozen, init, per_channel=per_channel)
+        begun = init(frozen, x, target) if callable(init) else init
+        start = parameters_like(frozen, begun, per_channel=per_channel)
         theta, losses = minimize(loss, start, optimizer, steps, progress=progress)
         return Fit(attribute(theta), theta, losses)
 
@@ -141,7 +146,8 @@ def lpr(f: Fun, **options: Any) -> Attribution:
         gamma: steepness of both.
         lambda_: weight of the masks' size.
         smoothing: standard deviation, in pixels, of a Gaussian over the masks (eq. 6); 0 is none.
-        init: of `theta`.
+        init: `theta` at first: a number, an array that broadcasts to each activation's output, or
+            a function of the frozen network, the images and the classes.
         optimizer: any optax optimiser, in place of Adam.
         progress: called with the number of steps done, up to a hundred times.
 
@@ -152,6 +158,13 @@ def lpr(f: Fun, **options: Any) -> Attribution:
     Raises:
         UnsupportedOperation: if `f` has no piecewise-linear view (see `jaxattr.freeze`).
         ValueError: if `f` has no activation.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> w = jnp.array([[2.0], [-3.0]])
+        >>> f = lambda x: jax.nn.relu(x.reshape(-1, 2)) @ w
+        >>> lpr(f, steps=5)(jnp.ones((1, 1, 2, 1)), jnp.array([0])).ravel().round(1)
+        Array([ 0.8, -1. ], dtype=float32)
 
     Reference:
         Yang et al., Learning propagation rules for attribution map generation, ECCV 2020.

@@ -26,7 +26,7 @@ from jaxattr.loops.progress import Progress
 from jaxattr.loops.variants import evaluate_variants
 from jaxattr.scores import Score
 from jaxattr.tracing.transform import lowered
-from jaxattr.types import Array, Attribution, Explanation, Fun, Key
+from jaxattr.types import Array, Attribution, Explanation, Fun, Init, Key
 
 _RADII = 32
 _SUPPRESSED = 0.01
@@ -60,12 +60,16 @@ def meaningful_perturbation_details(
     lambda_1: float = 1e-4,
     lambda_2: float = 1e-2,
     beta: float = 3.0,
-    init: Array | float | None = None,
+    init: Init | None = None,
     learning_rate: float = 0.1,
     optimizer: optax.GradientTransformation | None = None,
     progress: Progress | None = None,
 ) -> Explanation[Fit]:
-    """Return all that `meaningful_perturbation` learns, by the same options."""
+    """Return all that `meaningful_perturbation` learns, by the same options.
+
+    Returns:
+        `(x, target, key=key) -> Fit(attribution, grid, losses)`.
+    """
     check_positive("spacing", spacing)
     if jitter < 0:
         raise ValueError(f"jitter is {jitter}; expected a number of pixels, 0 for none")
@@ -105,7 +109,7 @@ def meaningful_perturbation_details(
                 "variation": lambda_2 * _variation(grid, beta),
             }
 
-        start = circles() if init is None else init
+        start = circles() if init is None else init(x, target) if callable(init) else init
         start = broadcast("init", start, at_least_float32(x), (len(x), *sides))
         grid, losses = minimize(terms, start, optimizer, steps, progress=progress)
         return Fit((1 - drawn(grid))[..., None].astype(x.dtype), grid.astype(x.dtype), losses)
@@ -146,7 +150,8 @@ def meaningful_perturbation(f: Fun, **options: Any) -> Attribution:
         lambda_1: weight of the mask's size.
         lambda_2: weight of its variation.
         beta: exponent of the length of the gradient.
-        init: parameters at first, a number or an array that broadcasts to `(B, h, w)`. By default
+        init: parameters at first: a number, an array that broadcasts to `(B, h, w)`, or a function
+            of images and classes. By default
             they cut out the smallest disc in the middle of the image which, blurred, takes away
             99 % of what the largest does.
         learning_rate: of Adam.

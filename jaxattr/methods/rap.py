@@ -10,7 +10,11 @@ from jaxattr.types import Array, Attribution, Explanation, Fun
 
 
 def rap_details(f: Fun) -> Explanation[Relevance]:
-    """Return the relevance of `rap` at the image and at every layer."""
+    """Return the relevance of `rap` at the image and at every layer.
+
+    Returns:
+        `(x, target) -> Relevance(attribution, layers)`.
+    """
 
     def one(x: Array, target: Array) -> Relevance:
         found = propagate_layers(f, RELATIVE, x[None], target[None])

@@ -31,6 +31,13 @@ def smoothgrad_squared(
     Returns:
         A non-negative attribution of the shape that `attribute` gives. It needs a key.
 
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxattr
+        >>> f = lambda x: (x**2).reshape(1, 1)  # one pixel: its range, and so the noise, is 0
+        >>> a = smoothgrad_squared(jaxattr.saliency(f), samples=10)
+        >>> a(jnp.full((1, 1, 1, 1), 2.0), jnp.array([0]), key=jax.random.key(0)).item()
+        16.0
+
     Reference:
         Hooker, Erhan, Kindermans and Kim, A benchmark for interpretability methods, NeurIPS 2019.
     """

@@ -56,7 +56,11 @@ def relative(maps: Array) -> Array:
 
 
 def tr_gbp_details(f: Fun, *, top: int = 5) -> Explanation[Layers]:
-    """Return the maps of every layer and class, by the options of `tr_gbp`."""
+    """Return the maps of every layer and class, by the options of `tr_gbp`.
+
+    Returns:
+        `(x, target) -> Layers(attribution, classes, input, biases, rest)`.
+    """
     return _layers(f, gates.guided, top)
 
 

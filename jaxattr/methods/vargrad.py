@@ -31,6 +31,13 @@ def vargrad(
     Returns:
         A non-negative attribution of the shape that `attribute` gives. It needs a key.
 
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxattr
+        >>> f = lambda x: (x**2).reshape(1, 1)  # one pixel: its range, and so the noise, is 0
+        >>> a = vargrad(jaxattr.saliency(f), samples=10)
+        >>> a(jnp.full((1, 1, 1, 1), 2.0), jnp.array([0]), key=jax.random.key(0)).item()
+        0.0
+
     Reference:
         Adebayo, Gilmer, Goodfellow and Kim, Local explanation methods for deep neural networks
         lack sensitivity to parameter values, ICLR workshop 2018.

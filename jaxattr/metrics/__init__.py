@@ -12,7 +12,6 @@ left.
 
 from typing import TYPE_CHECKING, Any
 
-from jaxattr.deprecated import renamed
 from jaxattr.metrics.axioms import completeness_error as completeness_error
 from jaxattr.metrics.axioms import gaussian as gaussian
 from jaxattr.metrics.axioms import infidelity as infidelity
@@ -67,4 +66,6 @@ from jaxattr.scores import probability as probability
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
+        from jaxattr.deprecated import renamed
+
         return renamed("jaxattr.metrics", name)

@@ -81,17 +81,38 @@ def completeness_error(
 
 
 def gaussian(*, std: float = 0.2) -> Perturb:
-    """Take Gaussian noise from every pixel, in units of the model's input."""
+    """Take Gaussian noise from every pixel.
+
+    Args:
+        std: its standard deviation, in units of the model's input.
+
+    Returns:
+        From a key and an image `(H, W, C)` to what is taken from it.
+    """
     return lambda key, x: std * jax.random.normal(key, x.shape, x.dtype)
 
 
 def noisy_baseline(*, std: float = 0.2) -> Perturb:
-    """Take all of the image but Gaussian noise, the first perturbation of the paper."""
+    """Take all of the image but Gaussian noise, the first perturbation of the paper.
+
+    Args:
+        std: its standard deviation, in units of the model's input.
+
+    Returns:
+        From a key and an image `(H, W, C)` to what is taken from it.
+    """
     return lambda key, x: x - std * jax.random.normal(key, x.shape, x.dtype)
 
 
 def square(*, size: int) -> Perturb:
-    """Take a square of pixels at a random place, the second perturbation of the paper."""
+    """Take a square of pixels at a random place, the second perturbation of the paper.
+
+    Args:
+        size: its side in pixels.
+
+    Returns:
+        From a key and an image `(H, W, C)` to what is taken from it.
+    """
 
     def take(key: Key, x: Array) -> Array:
         inside = []
@@ -137,6 +158,13 @@ def infidelity(
 
     Raises:
         ValueError: if shapes do not fit.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> f = lambda x: x.sum((1, 2))
+        >>> x, target, key = jnp.ones((1, 2, 2, 1)), jnp.array([0]), jax.random.key(0)
+        >>> round(infidelity(f)(x, target, jnp.ones_like(x), key=key).score.item(), 6)
+        0.0
 
     Reference:
         Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (in)fidelity and sensitivity of
@@ -199,6 +227,13 @@ def max_sensitivity(
     Returns:
         A function of `x`, `target` and `key` to a score; none where the map is zero or not
         finite. Cost: samples + 1 attributions.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxattr
+        >>> f = lambda x: x.sum((1, 2))  # its gradient is the same everywhere
+        >>> measure = max_sensitivity(jaxattr.saliency(f))
+        >>> measure(jnp.ones((1, 2, 2, 1)), jnp.array([0]), key=jax.random.key(0)).score.item()
+        0.0
 
     Reference:
         Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (in)fidelity and sensitivity of

@@ -65,7 +65,7 @@ def upper_half(score: Array, valid: Array) -> Array:
     return valid & (places < (valid.sum() + 1) // 2)
 
 
-def roc_auc(score: Array, positive: Array, valid: Array | None = None) -> Array:
+def roc_auc(score: Array, positive: Array, *, valid: Array | None = None) -> Array:
     """Return the area under the ROC curve, equal scores counting half.
 
         auc = P(s_p > s_n) + P(s_p = s_n) / 2    for a positive p and a negative n

@@ -116,6 +116,11 @@ def annotation(
         The same, with the examples and the difficult ones of them marked. On the test images of
         VOC2007 that is 7,013 and 2,230 examples, the published numbers.
 
+    Example:
+        >>> boxes = {"cat": np.array([[0, 0, 90, 90]]), "dog": np.array([[0, 0, 9, 9]])}
+        >>> [(o.label, o.difficult) for o in annotation((100, 100), boxes).objects]
+        [('cat', False), ('dog', True)]
+
     Reference:
         Zhang et al., Top-down neural attention by excitation backprop, ECCV 2016, section 4.1.
     """
@@ -136,8 +141,15 @@ def coco_boxes(annotations: Sequence[Mapping[str, Any]]) -> dict[int, np.ndarray
 
     Pixels of which any part lies in a box belong to it.
 
-    >>> coco_boxes([{"category_id": 18, "bbox": [10.5, 20.0, 5.0, 4.0]}])[18].tolist()
-    [[20, 10, 24, 16]]
+    Args:
+        annotations: of one image, as in the JSON file.
+
+    Returns:
+        From the number of a category to its boxes.
+
+    Example:
+        >>> coco_boxes([{"category_id": 18, "bbox": [10.5, 20.0, 5.0, 4.0]}])[18].tolist()
+        [[20, 10, 24, 16]]
     """
     found: dict[int, list[tuple[int, ...]]] = {}
     for a in annotations:
@@ -158,6 +170,9 @@ def coco_masks(
     Args:
         annotations: of one image, as in the JSON file.
         size: the image's height and width.
+
+    Returns:
+        From the number of a category to its mask.
 
     Raises:
         ModuleNotFoundError: without `pycocotools`.

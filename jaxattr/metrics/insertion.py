@@ -112,6 +112,13 @@ def deletion(
     Returns:
         A function of `x`, `target` and `attribution` to a `Curve`. Cost: n + 1 forward passes.
 
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> f = lambda x: jnp.stack([x[:, 0, 0, 0], 0 * x[:, 0, 0, 0]], -1)  # sees one pixel
+        >>> x, target = jnp.full((1, 2, 2, 1), 50.0), jnp.array([0])
+        >>> deletion(f, step=1)(x, target, x.at[0, 0, 0].add(1)).curve.tolist()
+        [[1.0, 0.5, 0.5, 0.5, 0.5]]
+
     Reference:
         Petsiuk, Das and Saenko, RISE, BMVC 2018, section 4.2.
     """
@@ -160,6 +167,14 @@ def complementary_insertion(
         A function of `x`, `others` and `attribution` to a `Curve`. `others` are the classes in
         the image apart from the one that `attribution` explains, int `(B, m)`, filled up with -1.
         An image without others has no score.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> f = lambda x: jnp.stack([x[:, 0, 0, 0], 0 * x[:, 0, 0, 0]], -1)  # sees one pixel
+        >>> x, target = jnp.full((1, 2, 2, 1), 50.0), jnp.array([0])
+        >>> measure = complementary_insertion(f, step=1, baseline=0.0)
+        >>> measure(x, target[:, None], x.at[0, 0, 0].add(-1)).curve.tolist()
+        [[0.5, 1.0, 1.0, 1.0, 1.0]]
 
     Reference:
         Ruiz et al., DMBP, ICCV 2021.

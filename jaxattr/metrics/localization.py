@@ -64,6 +64,16 @@ def point_hits(points: Array, mask: Array, *, tolerance: float = 15) -> Score:
 
     Returns:
         1 for a hit, 0 for a miss; no score where the mask is empty.
+
+    Reference:
+        Zhang, Lin, Brandt, Shen and Sclaroff, Top-down neural attention by excitation backprop,
+        ECCV 2016, section 4.1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> mask = jnp.zeros((1, 8, 8), bool).at[0, 0, 0].set(True)
+        >>> [point_hits(jnp.array([p]), mask, tolerance=2).score.item() for p in ((1, 1), (0, 2))]
+        [1.0, 0.0]
     """
     rows, columns = (jnp.arange(n) for n in mask.shape[1:])
     r, c = ((a - points[:, i, None]) ** 2 for i, a in enumerate((rows, columns)))

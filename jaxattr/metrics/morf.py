@@ -64,6 +64,13 @@ def morf(
     Raises:
         ValueError: if shapes do not fit, or a value that is known is wrong.
 
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> f = lambda x: jnp.stack([x[:, 0, 0, 0], 0 * x[:, 0, 0, 0]], -1)  # sees one pixel
+        >>> x, target = jnp.full((1, 2, 2, 1), 50.0), jnp.array([0])
+        >>> morf(f, fraction=1, steps=4)(x, target, x.at[0, 0, 0].add(1)).curve.tolist()
+        [[1.0, 0.0, 0.0, 0.0, 0.0]]
+
     Reference:
         Yang et al., Learning propagation rules, ECCV 2020; TR-GBP, under review.
     """
@@ -112,6 +119,13 @@ def lerf(
 
     Returns:
         A function of `x`, `target` and `attribution` to a `Curve`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> f = lambda x: jnp.stack([x[:, 0, 0, 0], 0 * x[:, 0, 0, 0]], -1)  # sees one pixel
+        >>> x, target = jnp.full((1, 2, 2, 1), 50.0), jnp.array([0])
+        >>> lerf(f, fraction=1, steps=4)(x, target, x.at[0, 0, 0].add(-1)).curve.tolist()
+        [[1.0, 0.0, 0.0, 0.0, 0.0]]
 
     Reference:
         Yang et al., Learning propagation rules, ECCV 2020; TR-GBP, under review.

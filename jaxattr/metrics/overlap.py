@@ -92,6 +92,14 @@ def segmentation_iou(
         The intersection over union of the object and of the background; no score where the mask
         is empty or the map not finite.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> mask = jnp.array([[[True, True, False, False]]])
+        >>> maps = jnp.array([[[0.0, 4.0, 1.0, -1.0]]])
+        >>> found = segmentation_iou(maps, mask)
+        >>> round(found.score.item(), 3), round(found.background.item(), 3)
+        (0.333, 0.333)
+
     Reference:
         Nam et al., Interpreting deep neural networks with relative sectional propagation,
         AAAI 2021; Guillaumin, Kuettel and Ferrari, ImageNet auto-annotation, IJCV 2014.

@@ -19,6 +19,9 @@ def normal(*, std: float | None = None) -> Initializer:
     Args:
         std: its standard deviation around 0; by default each parameter array's own mean and
             standard deviation.
+
+    Returns:
+        From a key and a parameter to what takes its place.
     """
 
     def draw(key: Key, value: Array) -> Array:

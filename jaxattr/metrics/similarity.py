@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxattr.deprecated import renamed_options
 from jaxattr.image.filters import gaussian, inner_matrix, rounded_reach
 from jaxattr.image.linear import separable
 from jaxattr.image.maps import heatmap
@@ -44,22 +45,37 @@ def rank_correlation(a: Array, b: Array, *, reduce: Reduction = heatmap) -> Scor
     return scored((x * y).sum(1) / jnp.where(size > 0, size, 1), valid)
 
 
-def box_window(size: int = 7) -> np.ndarray:
-    """Return equal weights, the window that scikit-image's SSIM takes by default."""
+def box_window(*, size: int = 7) -> np.ndarray:
+    """Return equal weights, the window that scikit-image's SSIM takes by default.
+
+    Args:
+        size: their number.
+
+    Returns:
+        `(size,)`, with the sum 1.
+    """
     return np.full(size, 1 / size)
 
 
-def gaussian_window(sigma: float = 1.5) -> np.ndarray:
-    """Return Gaussian weights up to 3.5 standard deviations: 11 of them in the paper of SSIM."""
+def gaussian_window(*, sigma: float = 1.5) -> np.ndarray:
+    """Return Gaussian weights up to 3.5 standard deviations: 11 of them in the paper of SSIM.
+
+    Args:
+        sigma: the standard deviation in pixels.
+
+    Returns:
+        An odd number of weights, with the sum 1.
+    """
     return gaussian(sigma, rounded_reach(sigma, 3.5))
 
 
+@renamed_options(window="weights")
 def ssim(
     a: Array,
     b: Array,
     *,
     data_range: float = 1.0,
-    window: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
     sample_covariance: bool = True,
     reduce: Reduction = heatmap,
 ) -> Score:
@@ -77,7 +93,7 @@ def ssim(
         b: maps to compare with, of the same height and width.
         data_range: L, the distance between the smallest and the largest value possible: 1 after
             `unit_range`, 2 after `normalize`.
-        window: one-dimensional weights that sum to 1, an odd number of them: `box_window()`, or
+        weights: of a window along each axis, an odd number with the sum 1: `box_window()`, or
             `gaussian_window()` as in the paper.
         sample_covariance: whether covariances are those of a sample, larger by n / (n - 1) for the
             n pixels of a window.
@@ -89,12 +105,18 @@ def ssim(
     Raises:
         ValueError: if the window is larger than the maps.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> a = jnp.arange(64.0).reshape(1, 8, 8) / 64
+        >>> round(ssim(a, a).score.item(), 6)
+        1.0
+
     Reference:
         Wang, Bovik, Sheikh and Simoncelli, Image quality assessment, IEEE Transactions on Image
         Processing 13(4), 2004.
     """
     a, b = _pair(a, b, reduce)
-    window = box_window() if window is None else window
+    window = box_window() if weights is None else weights
     if len(window) > min(a.shape[1:]):
         raise ValueError(f"the window has {len(window)} pixels, the maps have {a.shape[1:]}")
     number = len(window) ** 2

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxattr.contract import broadcast
 from jaxattr.lowering import pools
@@ -61,6 +62,9 @@ def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
     Args:
         f: images to logits, of affine layers, activations, pools and sums.
         x: where.
+
+    Returns:
+        The affine function, as a `Frozen`.
 
     Raises:
         UnsupportedOperation: if `f` multiplies values that depend on `x`, normalises by them, or
@@ -179,13 +183,14 @@ def selection(local: Local, a: Array) -> Callable[[Array], Array]:
 
 
 def parameters_like(
-    frozen: Frozen, init: float | tuple[Array, ...], *, per_channel: bool
+    frozen: Frozen, init: ArrayLike | tuple[Array, ...], *, per_channel: bool
 ) -> tuple[Array, ...]:
     """Return a parameter for each element (or channel) of every activation's output.
 
     Args:
         frozen: what has activations.
-        init: a number, or for each activation an array of its output's shape.
+        init: a number or an array that broadcasts to the output of every activation, or an array
+            for each of them.
         per_channel: whether a channel has one parameter: the mean of those of its elements.
 
     Raises:
@@ -194,7 +199,7 @@ def parameters_like(
     if not frozen.lines:
         raise ValueError("the function has no activation, so there is nothing to learn")
 
-    def full(slope: Array, value: float | Array) -> Array:
+    def full(slope: Array, value: ArrayLike) -> Array:
         each = broadcast("init", value, slope)
         positions = tuple(range(1, slope.ndim - 1))
         return each.mean(positions, keepdims=True) if per_channel else each

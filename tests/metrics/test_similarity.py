@@ -85,7 +85,7 @@ def test_ssim_of_equal_maps_is_one_and_windows_must_fit():
     a = maps(1, 8, 8).astype(np.float32)
     np.testing.assert_allclose(jax.jit(metrics.ssim)(a, a).score, 1, rtol=1e-5)
     with pytest.raises(ValueError, match=r"window has 11 pixels, the maps have \(8, 8\)"):
-        metrics.ssim(a, a, window=metrics.gaussian_window())
+        metrics.ssim(a, a, weights=metrics.gaussian_window())
 
 
 def test_boundary_dependency_of_uniform_and_inner_maps():
@@ -129,7 +129,7 @@ def test_roc_auc_needs_both_kinds_and_numbers():
     unknown = score.at[1].set(jnp.nan)
     some = jnp.array([True, False, False])
     assert np.isnan(metrics.roc_auc(unknown, some))
-    assert metrics.roc_auc(unknown, some, ~jnp.isnan(unknown)).item() == 0
+    assert metrics.roc_auc(unknown, some, valid=~jnp.isnan(unknown)).item() == 0
     assert metrics.roc_auc(jnp.full(3, jnp.inf), some).item() == 0.5
 
 
