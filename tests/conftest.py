@@ -22,6 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Compile fast, and nothing twice: programs are kept from one run to the next."""
     if jax.__version_info__ < (0, 12):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}"
+    jax.config.update("jax_disable_most_optimizations", True)
     gc.set_threshold(100_000, 20, 100)  # tracing makes many objects that live
     if config.pluginmanager.hasplugin("cacheprovider") and not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
@@ -52,8 +53,8 @@ def torchvision(torch: ModuleType) -> ModuleType:
 
 
 @pytest.fixture
-def unoptimized() -> Iterator[None]:
-    """Compile without optimizing, twice as fast: for tests of many small programs."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+def optimized() -> Iterator[None]:
+    """Compile as users do: for large models, and for what is said of a program's memory."""
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)

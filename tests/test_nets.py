@@ -8,8 +8,6 @@ from frameworks import FRAMEWORKS
 from nets import NETS, RELU6S, RELUS, load, plain
 from peers import peer, relative_error
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 WRITTEN = (
     [(name, build) for name in NETS for build in FRAMEWORKS.values()]
     + [("vgg", partial(plain, relu=relu)) for relu in RELUS.values()]

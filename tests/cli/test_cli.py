@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from flax import nnx
 from matplotlib.figure import Figure
 from PIL import Image
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr import catalogue, models
@@ -78,29 +79,35 @@ METHODS: dict[str, Callable] = {
     ),
     "vargrad": lambda f: jaxattr.vargrad(jaxattr.saliency(f), samples=4),
 }
-OPTIONS = ("--method", ",".join(METHODS), "--steps", "3", "--samples", "4", "--layer", "conv")
+OPTIONS = ("--steps", "3", "--samples", "4", "--layer", "conv", "--seed", "3", "--batch", "2")
 
 
+QUICK = ["integrated_gradients", "grad_cam", "vargrad"]
+
+
+@pytest.mark.parametrize("names", mostly_slow([QUICK, list(METHODS)], [QUICK]), ids=len)
 def test_the_files_hold_what_the_methods_give(
-    tiny: models.Pretrained, photographs: list[str], tmp_path: Path
+    names: list[str], tiny: models.Pretrained, photographs: list[str], tmp_path: Path
 ):
-    result = run(*photographs, *OPTIONS, "--seed", "3", "--batch", "2")
+    methods = {name: METHODS[name] for name in names}
+    result = run(*photographs, "--method", ",".join(names), *OPTIONS)
     assert result.exit_code == 0, result.output
-    names = ("one", "two", "three")
-    files = [f"{n}.{m.replace(':', '-')}.npy" for n in names for m in METHODS]
-    assert {p.name for p in (tmp_path / "maps").iterdir()} == {*files, *(f"{n}.png" for n in names)}
+    images = ("one", "two", "three")
+    files = [f"{n}.{m.replace(':', '-')}.npy" for n in images for m in names]
+    figures = [f"{n}.png" for n in images]
+    assert {p.name for p in (tmp_path / "maps").iterdir()} == {*files, *figures}
     model, preprocess, _ = tiny
-    for method, make in METHODS.items():
+    for method, make in methods.items():
         attribute = jax.jit(lambda x, t, make=make: make(model)(x, t, key=jax.random.key(3)))
-        for name, photograph in zip(names, photographs, strict=True):
+        for name, photograph in zip(images, photographs, strict=True):
             x = preprocess(Image.open(photograph))[None]
             expected = attribute(x, model(x).argmax(-1))[0]
             written = np.load(tmp_path / "maps" / f"{name}.{method.replace(':', '-')}.npy")
             np.testing.assert_allclose(
                 written, expected, rtol=1e-5, atol=1e-5 * abs(expected).max()
             )
-    for name in names:
-        with Image.open(tmp_path / "maps" / f"{name}.png") as figure:
+    for name in figures:
+        with Image.open(tmp_path / "maps" / name) as figure:
             assert figure.width > figure.height > 400
 
 

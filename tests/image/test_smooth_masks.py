@@ -11,8 +11,6 @@ from precision import enable_x64
 
 from jaxattr.image.smooth_masks import area_penalty, smooth_mask
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 KEY = jax.random.key(0)
 
 

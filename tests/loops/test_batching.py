@@ -8,8 +8,6 @@ from nets import load, plain
 
 import jaxattr
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_the_same_maps(size):

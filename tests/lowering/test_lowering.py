@@ -12,8 +12,6 @@ from precision import enable_x64
 
 from jaxattr.lowering import lower
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 

@@ -34,7 +34,6 @@ def convolved(x, w):
     )
 
 
-@pytest.mark.usefixtures("unoptimized")
 @pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
 def test_own_derivative(activation):
     """Without rules the derivatives are those of JAX, also where the function has a kink."""
@@ -55,6 +54,7 @@ def test_a_learned_bound():
         np.testing.assert_array_equal(*(jax.grad(h, argnum)(0.5, points) for h in (f, g)))
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("activation", ["relu", "relu6", "clip"])
 @pytest.mark.parametrize("rules", [{}, {"activation": gates.guided}], ids=["none", "guided"])
 def test_gates_are_bytes(activation, rules):
@@ -70,6 +70,7 @@ def test_gates_are_bytes(activation, rules):
     assert memory(jaxattr.with_rules(f, rules)) < 0.6 * memory(f)
 
 
+@pytest.mark.usefixtures("optimized")
 def test_sums_are_made_once():
     """The sum behind a block is not made again from all that came before it."""
 

@@ -14,8 +14,6 @@ from jaxattr.methods.grad_cam import at_layer
 from jaxattr.methods.grad_cam_plus_plus import plus_plus_weights
 from jaxattr.scores import probability
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 LAYERS = {"vgg": ("relu2", "relu3"), "resnet": ("layer1", "layer2"), "lite": ("act1", "act3")}
 PERTURBATIONS, CAMERAS = peer("perturbations"), peer("cameras")
 every_layer = pytest.mark.parametrize(

@@ -13,8 +13,6 @@ from speed import mostly_slow
 import jaxattr
 from jaxattr.rules.rescale import rescaled
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 KEYS = jax.random.split(jax.random.key(0), 8)
 
 

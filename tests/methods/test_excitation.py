@@ -20,7 +20,6 @@ from jaxattr.tracing.taps import split
 
 OTHERS = ("clip(z, 0)", "where(z > 0, z, 0)")
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
 
 METHODS = [jaxattr.excitation_backprop, jaxattr.contrastive_excitation_backprop]
 KINDS = ("excitation", "contrastive")

@@ -14,8 +14,6 @@ import jaxattr
 from jaxattr.rules import gates
 from jaxattr.tracing.shifts import shifted
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 PEERS = {k: v for k, v in peer("papers").items() if ".fullgrad." in k}
 
 

@@ -11,8 +11,6 @@ from precision import enable_x64
 import jaxattr
 from jaxattr.loops import quadrature as quadratures
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 LINEAR = jnp.array([[1.0, -2.0], [3.0, 0.5], [-1.0, 4.0]])
 
 

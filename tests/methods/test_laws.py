@@ -18,8 +18,6 @@ import jaxattr
 from jaxattr import catalogue
 from jaxattr.rules.composites import epsilon_gamma_box, epsilon_plus
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 
 def quarters(image):
     """Cut an image into four."""
@@ -92,7 +90,7 @@ def test_shape_dtype_and_batch(name, method):
     np.testing.assert_allclose(maps, np.concatenate(single), rtol=1e-9, atol=1e-12)
 
 
-@a_method_of_each_family
+@pytest.mark.parametrize("method", mostly_slow(METHODS, ["saliency", "lrp", "rise", "dmbp"]))
 def test_jit_and_eager(method):
     with enable_x64(True):
         makers = compiled, explained

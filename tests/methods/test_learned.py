@@ -1,5 +1,7 @@
 """DMBP and LPR: the fast paths equal the papers' own definitions."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +17,6 @@ from jaxattr import sites, with_rules
 from jaxattr.methods.dmbp import disentangling, guided, positive, positive_negative
 from jaxattr.rules import gates
 from jaxattr.scores import probability
-
-pytestmark = pytest.mark.usefixtures("unoptimized")
 
 KEY = jax.random.key(0)
 
@@ -163,6 +163,12 @@ def test_lpr_map_is_that_of_the_learned_rule():
             assert relative_error(ours, theirs) < 1e-12
 
 
+@cache
+def lpr_fit(**options):
+    net, params, x, target = load("resnet")
+    return jax.jit(jaxattr.lpr_details(plain(net, params), steps=8, **options))(x, target)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -175,10 +181,7 @@ def test_lpr_map_is_that_of_the_learned_rule():
     ids=lambda options: next(iter(options)),
 )
 def test_lpr_options(options):
-    net, params, x, target = load("resnet")
-    f = plain(net, params)
-    found = jax.jit(jaxattr.lpr_details(f, steps=8, **options))(x, target)
-    usual = jax.jit(jaxattr.lpr_details(f, steps=8))(x, target)
+    found, usual = lpr_fit(**options), lpr_fit()
     assert found.losses.shape == (3, 8)
     assert (found.losses[:, -1] < found.losses[:, 0]).all()
     assert relative_error(found.attribution, usual.attribution) > 1e-3

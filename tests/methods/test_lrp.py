@@ -25,8 +25,6 @@ from jaxattr.rules.composites import (
 from jaxattr.rules.contributions import Handed, negative_terms, positive_terms
 from jaxattr.rules.relevance import divide, proportional
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 STABILIZER = 1e-6  # zennit's, in every denominator
 POOLED = {"vgg": 1, "resnet": 25, "lite": 4}  # entries in an average, which zennit stabilises
 

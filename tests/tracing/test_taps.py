@@ -12,8 +12,6 @@ from nets import NETS, load, plain
 from jaxattr import taps
 from jaxattr.tracing.taps import split
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 X = jax.random.normal(jax.random.key(0), (2, 3))
 
 
