@@ -74,7 +74,7 @@ def test_ssim_is_scikit_images(gaussian, sample, offset):
     window = metrics.gaussian_window() if gaussian else metrics.box_window()
     options = {"use_sample_covariance": sample, "gaussian_weights": gaussian}
     expected = [ssim(x, y, data_range=6.0, **options) for x, y in zip(a, b, strict=True)]
-    ours = partial(metrics.ssim, data_range=6.0, window=window, sample_covariance=sample)
+    ours = partial(metrics.ssim, data_range=6.0, weights=window, sample_covariance=sample)
     with enable_x64(True):
         np.testing.assert_allclose(jax.jit(ours)(a, b).score, expected, rtol=1e-10)
     single = jax.jit(ours)(a.astype(np.float32), b.astype(np.float32))
@@ -110,7 +110,7 @@ def test_roc_auc_counts_every_pair(draw):
     for kept in (valid, valid & (np.arange(300) < 20)):
         p, n = score[kept & positive][:, None], score[kept & ~positive]
         expected = ((p > n) + 0.5 * (p == n)).mean()
-        found = jax.jit(metrics.roc_auc)(score.astype(np.float32), positive, kept)
+        found = jax.jit(metrics.roc_auc)(score.astype(np.float32), positive, valid=kept)
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
