@@ -4,7 +4,7 @@
 
 DATA holds `photos` (ImageNet photographs of short side 256, with `labels.csv`), `cifar10_webp.zip`
 and `cifar_resnets` (`resnet20-12fca82f.th` and its siblings). Models whose package or file is
-missing are passed over. The models run as jaxattr reads them, lowered for the CPU.
+missing are left out. The models run as jaxattr reads them, lowered for the CPU.
 
 "torch %" is what torch gets on the same images (EfficientNet-Lite) or what was published (CIFAR).
 Seconds on 2 cores that other work kept busy:

@@ -1,11 +1,11 @@
-"""Every method by every metric that asks for boxes, masks or other classes, in one table.
+"""Every method by every metric that needs boxes, masks or other classes, in one table.
 
     python benchmarks/boxes.py DATA OUT [--images 200] [--methods saliency,grad_cam]
 
 EfficientNet-Lite0 on photographs of VOC2007's test set (DATA/voc2007), squashed to 224 x 224. Each
 class that a photograph holds is explained once, as the ImageNet class of the largest logit among
-those that belong to it (`CLASSES` in `voc.py`). Files are kept as by `photographs.py`. OUT/table.md
-and OUT/table.png hold
+those that belong to it (`CLASSES` in `voc.py`). Files are written as by `photographs.py`.
+OUT/table.md and OUT/table.png hold
 
     pointing               accuracy of the pointing game, the mean over the classes; of all pairs,
                            and of the difficult ones
@@ -14,9 +14,9 @@ and OUT/table.png hold
     box IoU                of the positive pixels, and of those above their mean
     segments               IoU with the object's pixels of those above the mean, where known
     others                 complementary insertion, 8 steps: how fast the photograph's other classes
-                           appear while the least attributed pixels come
+                           appear as the least attributed pixels are inserted
 
-Higher is better. All resized to the photograph as it is; channels summed.
+Higher is better. All maps are resized to the photograph; channels are summed.
 """
 
 from collections.abc import Callable, Iterator

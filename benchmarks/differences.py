@@ -11,7 +11,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 import numpy as np
-from scoreboard import means, read
+from scoreboard import means, read, results
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     for name in ("column", "method", "other"):
         parser.add_argument(name)
     options = parser.parse_args()
-    one, two = (read(options.out / f"{name}.csv") for name in (options.method, options.other))
+    one, two = (read(results(options.out, name)) for name in (options.method, options.other))
     column = options.column
     rows = [{column: a[column] - b[column]} for a, b in zip(one, two, strict=True)]
     mean, error = means(rows, [column])[column]

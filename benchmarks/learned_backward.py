@@ -4,9 +4,9 @@
 
 VGG-16 and ResNet-50 with random weights, 224 x 224, float32. A step is timed inside the loop, as
 the difference between two runs of different length. The unit is the same library's own forward
-pass, timed in the same round; jaxattr's is lowered. Beside it stands plain double backpropagation
-in torch (needs torch): a forward pass, the two masked backward passes with bias gradients, and
-their derivative. Printed are medians over the rounds.
+pass, timed in the same round; jaxattr's is lowered. It is compared with plain double
+backpropagation in torch (needs torch): a forward pass, the two masked backward passes with bias
+gradients, and their derivative. Printed are medians over the rounds.
 """
 
 import time

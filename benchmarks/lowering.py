@@ -1,7 +1,7 @@
 """What does each layer cost on the CPU as JAX has it, and as jaxattr lowers it?
 
-For the value, the derivative to the input, and a sum of derivatives in `lax.scan` (per turn), both
-spellings run once per round, in turn:
+For the value, the derivative to the input, and a sum of derivatives in `lax.scan` (per iteration),
+both forms run once per round, in turn:
 
     python benchmarks/lowering.py [--rounds 9]
 

@@ -13,8 +13,8 @@ or as many as `--batch` says (PAIR takes one at a time):
 
 torch runs in its channels-last layout, the faster one. In every round each is run once, one after
 the other. Printed are medians over the rounds of the processor's seconds, and of the peer's over
-ours in the same round; then how alike the two maps are, as a correlation (float32 makes Guided IG's
-paths part). A peer that is missing is left out. Needs torch. On one core of a busy machine:
+ours in the same round; then how alike the two maps are, as a correlation (in float32 Guided IG's
+paths diverge). A peer that is missing is left out. Needs torch. On one core of a busy machine:
 
     | | CPU seconds | over jaxattr's |
     |---|---:|---:|
@@ -30,7 +30,7 @@ paths part). A peer that is missing is left out. Needs torch. On one core of a b
     | PAIR, jaxattr | 2.94 | 1.25 |
     | jaxattr | 2.36 | 1.00 |
 
-Both are bound by the network: of a step of Guided IG nine tenths are the gradient.
+The network takes most of the time of both: the gradient is nine tenths of a step of Guided IG.
 """
 
 import contextlib

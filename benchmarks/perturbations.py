@@ -11,11 +11,11 @@ EfficientNet-Lite0 and ResNet-50 with random weights, the same in torch and in F
 - RISE by 64 masks of 7x7 cells: TorchRay, 32 at a time as it does by default; ours;
 - extremal perturbation for two areas, 4 steps: TorchRay; ours.
 
-In every round each runs once, one after the other. Printed are medians over the rounds: seconds of
-the processor (so that other work on the machine counts little; keep to one core, since torch's
-threads wait for each other where other work holds another), how often jaxattr's fits into it, and
-how often the forward passes of jaxattr that the method must make do: one for a window or a mask,
-three for a forward and a backward pass, in batches of two, as jaxattr takes them. The maps of
+In every round each runs once, one after the other. Printed are medians over the rounds: CPU seconds
+(so that other work on the machine matters little; keep to one core, since torch's threads wait for
+each other where other work occupies one), their ratio to jaxattr's, and their ratio to the time of
+the forward passes that the method must make in jaxattr: one for a window or a mask, three for a
+forward and a backward pass, in batches of two, as jaxattr takes them. The maps of
 occlusion are compared, and the first reward and penalty of extremal perturbation. A peer that is
 missing is left out. Needs torch. `docs/speed.md` has the figures.
 """

@@ -1,10 +1,10 @@
-"""Every method by every metric that asks for no boxes, on photographs, in one table.
+"""Every method by every metric that needs no boxes, on photographs, in one table.
 
     python benchmarks/photographs.py DATA OUT [--images 200] [--methods saliency,grad_cam]
 
 EfficientNet-Lite0 on photographs of ImageNet (DATA/photos), every k-th of them; the class explained
 is the predicted one. Each image's scores go to OUT/METHOD.csv after every batch: a run that was
-stopped goes on where it stood, one with more methods computes only those, and several may share the
+stopped resumes there, one with more methods computes only those, and several runs may share the
 methods among them. At the end OUT/table.md and OUT/table.png hold the means over the images that
 have a score, with their standard errors:
 
@@ -22,8 +22,8 @@ have a score, with their standard errors:
                            share is left out
 
 Methods of many steps or samples take fewer than by default: see `FEWER` in `scoreboard.py`. Noise
-(`random`) and the image's center (`center`) stand beside them. `differences.py` compares two.
-`boxes.py` measures what asks for boxes.
+(`random`) and a map of the image's center (`center`) are controls. `differences.py` compares two.
+`boxes.py` has the metrics that need boxes.
 """
 
 from collections.abc import Callable, Iterator

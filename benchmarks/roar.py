@@ -5,10 +5,10 @@
 CIFAR-10. The maps are those of the trained ResNet-20 for the true class, their magnitudes summed
 over the channels. Of every training and test image the highest 10, 30, 50, 70 and 90 % of the
 pixels are replaced by the mean color, a small convolutional network is trained from scratch on
-what is left, and its accuracy on the test images so treated is reported: the lower, the better the
-map found what matters. Random maps and SmoothGrad-Squared stand beside (Hooker et al., NeurIPS
-2019). Every accuracy is written to OUT/accuracies.csv when it is known; a run that was stopped goes
-on from there.
+what is left, and its accuracy on the masked test images is reported: the lower, the better the
+map. Random maps and SmoothGrad-Squared are the controls (Hooker et al., NeurIPS 2019). Every
+accuracy is written to OUT/accuracies.csv as soon as it is known; a run that was stopped resumes
+there.
 """
 
 import csv
@@ -29,6 +29,7 @@ import optax
 from flax import nnx
 from matplotlib.figure import Figure
 from PIL import Image
+from scoreboard import current
 from tqdm import tqdm
 
 from jaxattr import catalogue, metrics
@@ -148,7 +149,7 @@ def main() -> None:
     found: dict[tuple[str, float], float] = {}
     if path.exists():
         with path.open() as stream:
-            found = {(name, float(f)): float(a) for name, f, a in csv.reader(stream)}
+            found = {(current(name), float(f)): float(a) for name, f, a in csv.reader(stream)}
     (file,) = (options.data / "cifar_resnets").glob("resnet20-*.th")
     net, preprocess, _ = load("cifar_resnet20", path=file)
     parts = {}

@@ -1,4 +1,4 @@
-"""Does a method's map change when the model forgets what it has learned?
+"""Does a method's map change when layers of the model are randomized?
 
     python benchmarks/sanity.py DATA OUT [--images 64] [--methods guided_backprop,dmbp]
 

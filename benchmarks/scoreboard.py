@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import jaxattr
 from jaxattr import catalogue
+from jaxattr.deprecated import RENAMED
 
 FEWER: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"steps": 20},
@@ -91,6 +92,22 @@ def read(path: Path) -> Rows:
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
+def current(name: str) -> str:
+    """Return the present name of a method that had another one, and any other name as it is.
+
+    >>> current("smooth"), current("saliency")
+    ('smoothgrad', 'saliency')
+    """
+    return RENAMED.get(f"jaxattr.{name}", name).removeprefix("jaxattr.")
+
+
+def results(folder: Path, name: str) -> Path:
+    """Return the file of a method, which may still have the method's earlier name."""
+    path = folder / f"{name}.csv"
+    earlier = [p for p in sorted(folder.glob("*.csv")) if current(p.stem) == name]
+    return earlier[0] if earlier and not path.exists() else path
+
+
 def write(path: Path, rows: Rows) -> None:
     """Write rows as a whole: a reader sees the old file or the new one."""
     draft = path.with_suffix(".draft")
@@ -144,8 +161,8 @@ def run(options: Any, one: Callable[[str, Path], Rows], summary: Callable[[Rows]
     """Measure the chosen methods, then write what is complete of all as `table.md` and `.png`."""
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.methods.split(",") if options.methods else NAMES:
-        one(name, options.out / f"{name}.csv")
-    files = {name: read(options.out / f"{name}.csv") for name in NAMES}
+        one(name, results(options.out, name))
+    files = {name: read(results(options.out, name)) for name in NAMES}
     longest = max(map(len, files.values()))
     table = {name: summary(rows) for name, rows in files.items() if len(rows) == longest}
     columns = list(next(iter(table.values())))
