@@ -4,9 +4,10 @@
 
 DATA is as for `accuracy.py`. The objective is multilinear in the masks: with all but one layer's
 fixed, the best masks of that layer are zeros and ones, given by the sign of the gradient. So
-RMSProp, the paper's choice, is compared with Adam and with descent along the sign (`optax.sign_sgd`),
-which moves towards those best masks in every layer at once. All but one begin with masks of one half; that
-one with `jaxattr.methods.dmbp.guided`, which visits the layers from the logit down.
+RMSProp, the paper's choice, is compared with Adam and with descent along the sign
+(`optax.sign_sgd`), which moves towards those best masks in every layer at once. All but one begin
+with masks of one half; that one with `jaxattr.methods.dmbp.guided`, which visits the layers from
+the logit down.
 
 Drawn, and printed at some steps, is the median over images of `y- - y+ + |y~|` in units of the
 logit; then the first step at which the median is as low as RMSProp's after 200.

@@ -30,8 +30,7 @@ from PIL import Image
 from voc import SIZE, likeliest, photographs
 
 import jaxattr
-from jaxattr import viz
-from jaxattr.metrics import ground_truth
+from jaxattr import metrics, viz
 from jaxattr.models import Pretrained, load
 
 BATCH, TOP = 4, 10
@@ -91,7 +90,7 @@ def case(pretrained: Pretrained, logits: Callable, pair: Pair) -> Case:
     x = pretrained.preprocess._replace(resize_size=SIZE)(pair.image)
     scores = np.asarray(logits(pretrained.model, x[None]))[0]
     target, hostile = (likeliest(scores, label) for label in pair.labels)
-    own, other = (ground_truth.box_masks(b, (SIZE, SIZE)) for b in pair.boxes)
+    own, other = (metrics.box_masks(b, (SIZE, SIZE)) for b in pair.boxes)
     largest = set(np.argsort(scores)[-TOP:])
     predicted = {target, hostile} <= largest
     return Case(pair, x, target, hostile, own & ~other, other & ~own, predicted)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from jaxattr.metrics import ground_truth
+from jaxattr import metrics
 
 SIZE = 224
 """To which photographs are squashed, in pixels."""
@@ -48,13 +48,13 @@ class Photograph(NamedTuple):
 
     name: str
     image: Image.Image
-    objects: tuple[ground_truth.Object, ...]
+    objects: tuple[metrics.Object, ...]
 
 
 def photographs(folder: Path) -> Iterator[Photograph]:
     """Read the photographs of `folder`, by name."""
     for path in sorted((folder / "Annotations").glob("*.xml")):
-        found = ground_truth.voc_annotation(path.read_text())
+        found = metrics.voc_annotation(path.read_text())
         objects = tuple(o for o in found.objects if o.counts and o.label in CLASSES)
         image = Image.open(folder / "JPEGImages" / f"{path.stem}.jpg").convert("RGB")
         yield Photograph(path.stem, image, objects)

@@ -8,54 +8,72 @@ A metric of a model takes the model and returns a function, as methods do:
 A metric of maps alone takes arrays. An image that has no score (no ground truth, a map that is not
 finite) has NaN, and false in `valid`; `mean` and `class_means` leave it out and say how many are
 left.
+
+Metrics of a model:
+
+- `insertion_and_deletion`: insertion, deletion, complementary_insertion. `morf_and_lerf`: morf,
+  lerf. What both have in common is in `perturbation_curve`, the start of insertion in `baselines`.
+- `completeness`: completeness_error. `infidelity_and_sensitivity`: infidelity, max_sensitivity.
+- `randomization`: randomize_parameters, for sanity checks. `roar_and_kar`: roar.
+
+Metrics of maps:
+
+- `pointing_games`: pointing_game, energy_pointing_game, point_hits. `iou`: localization_iou,
+  segmentation_iou. `crf`: dense_crf, which refines regions.
+- `boundary`: boundary_dependency. `roc`: roc_auc. `similarity`: rank_correlation, ssim.
+
+Around them: `annotations` reads boxes and masks, `alignment` brings maps to their size,
+`reductions` turns channels into one number, `results` has what metrics return, and means.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from jaxattr.metrics.axioms import completeness_error as completeness_error
-from jaxattr.metrics.axioms import gaussian as gaussian
-from jaxattr.metrics.axioms import infidelity as infidelity
-from jaxattr.metrics.axioms import max_sensitivity as max_sensitivity
-from jaxattr.metrics.axioms import noisy_baseline as noisy_baseline
-from jaxattr.metrics.axioms import square as square
+from jaxattr.metrics.annotations import VOC_CLASSES as VOC_CLASSES
+from jaxattr.metrics.annotations import Annotation as Annotation
+from jaxattr.metrics.annotations import Object as Object
+from jaxattr.metrics.annotations import annotation as annotation
+from jaxattr.metrics.annotations import box_masks as box_masks
+from jaxattr.metrics.annotations import coco_boxes as coco_boxes
+from jaxattr.metrics.annotations import coco_masks as coco_masks
+from jaxattr.metrics.annotations import voc_annotation as voc_annotation
 from jaxattr.metrics.baselines import blur as blur
 from jaxattr.metrics.boundary import boundary_dependency as boundary_dependency
-from jaxattr.metrics.boundary import roc_auc as roc_auc
 from jaxattr.metrics.boundary import upper_half as upper_half
+from jaxattr.metrics.completeness import completeness_error as completeness_error
 from jaxattr.metrics.crf import dense_crf as dense_crf
-from jaxattr.metrics.ground_truth import VOC_CLASSES as VOC_CLASSES
-from jaxattr.metrics.ground_truth import Annotation as Annotation
-from jaxattr.metrics.ground_truth import Object as Object
-from jaxattr.metrics.ground_truth import annotation as annotation
-from jaxattr.metrics.ground_truth import box_masks as box_masks
-from jaxattr.metrics.ground_truth import coco_boxes as coco_boxes
-from jaxattr.metrics.ground_truth import coco_masks as coco_masks
-from jaxattr.metrics.ground_truth import voc_annotation as voc_annotation
-from jaxattr.metrics.insertion import complementary_insertion as complementary_insertion
-from jaxattr.metrics.insertion import deletion as deletion
-from jaxattr.metrics.insertion import insertion as insertion
-from jaxattr.metrics.localization import energy_pointing_game as energy_pointing_game
-from jaxattr.metrics.localization import point_hits as point_hits
-from jaxattr.metrics.localization import pointing_game as pointing_game
-from jaxattr.metrics.morf import absolute_change as absolute_change
-from jaxattr.metrics.morf import lerf as lerf
-from jaxattr.metrics.morf import morf as morf
-from jaxattr.metrics.morf import ratio as ratio
-from jaxattr.metrics.overlap import above_mean_region as above_mean_region
-from jaxattr.metrics.overlap import localization_iou as localization_iou
-from jaxattr.metrics.overlap import positive_region as positive_region
-from jaxattr.metrics.overlap import segmentation_iou as segmentation_iou
-from jaxattr.metrics.ranking import magnitude_sum as magnitude_sum
-from jaxattr.metrics.ranking import positive_sum as positive_sum
+from jaxattr.metrics.infidelity_and_sensitivity import gaussian as gaussian
+from jaxattr.metrics.infidelity_and_sensitivity import infidelity as infidelity
+from jaxattr.metrics.infidelity_and_sensitivity import max_sensitivity as max_sensitivity
+from jaxattr.metrics.infidelity_and_sensitivity import noisy_baseline as noisy_baseline
+from jaxattr.metrics.infidelity_and_sensitivity import square as square
+from jaxattr.metrics.insertion_and_deletion import (
+    complementary_insertion as complementary_insertion,
+)
+from jaxattr.metrics.insertion_and_deletion import deletion as deletion
+from jaxattr.metrics.insertion_and_deletion import insertion as insertion
+from jaxattr.metrics.iou import above_mean_region as above_mean_region
+from jaxattr.metrics.iou import localization_iou as localization_iou
+from jaxattr.metrics.iou import positive_region as positive_region
+from jaxattr.metrics.iou import segmentation_iou as segmentation_iou
+from jaxattr.metrics.morf_and_lerf import absolute_change as absolute_change
+from jaxattr.metrics.morf_and_lerf import lerf as lerf
+from jaxattr.metrics.morf_and_lerf import morf as morf
+from jaxattr.metrics.morf_and_lerf import ratio as ratio
+from jaxattr.metrics.pointing_games import energy_pointing_game as energy_pointing_game
+from jaxattr.metrics.pointing_games import point_hits as point_hits
+from jaxattr.metrics.pointing_games import pointing_game as pointing_game
+from jaxattr.metrics.randomization import normal as normal
+from jaxattr.metrics.randomization import permutation as permutation
+from jaxattr.metrics.randomization import randomize_parameters as randomize_parameters
+from jaxattr.metrics.reductions import magnitude_sum as magnitude_sum
+from jaxattr.metrics.reductions import positive_sum as positive_sum
 from jaxattr.metrics.results import Curve as Curve
 from jaxattr.metrics.results import Score as Score
 from jaxattr.metrics.results import Segmentation as Segmentation
 from jaxattr.metrics.results import class_means as class_means
 from jaxattr.metrics.results import mean as mean
-from jaxattr.metrics.roar import roar as roar
-from jaxattr.metrics.sanity import normal as normal
-from jaxattr.metrics.sanity import permutation as permutation
-from jaxattr.metrics.sanity import randomize_parameters as randomize_parameters
+from jaxattr.metrics.roar_and_kar import roar as roar
+from jaxattr.metrics.roc import roc_auc as roc_auc
 from jaxattr.metrics.similarity import box_window as box_window
 from jaxattr.metrics.similarity import gaussian_window as gaussian_window
 from jaxattr.metrics.similarity import rank_correlation as rank_correlation

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxattr.image.resize import inside, resize, resize_each
-from jaxattr.metrics.ranking import Reduction, finite, reduced
+from jaxattr.metrics.reductions import Reduction, finite, reduced
 from jaxattr.types import Array
 
 

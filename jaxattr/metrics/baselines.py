@@ -1,4 +1,4 @@
-"""What an image is without its evidence."""
+"""What the pixels of an image are replaced by."""
 
 from jaxattr.image.filters import filter_matrix, gaussian, reflect, rounded_reach, zero
 from jaxattr.image.linear import separable
@@ -8,9 +8,9 @@ from jaxattr.types import Array
 def blur(x: Array, *, size: int = 11, sigma: float = 5.0) -> Array:
     """Blur images as RISE does before it inserts pixels.
 
-    The kernel is what becomes of an impulse in the middle of `size` values when a Gaussian with
-    mirrored borders goes over them: it sums to 1, and is flatter than a Gaussian cut off at its
-    edges. Beyond its borders the image counts as 0, so the result fades there.
+    The kernel is an impulse in the middle of `size` values, blurred by a Gaussian with reflecting
+    borders: it sums to 1, and is flatter than a Gaussian cut off at its edges. The image is 0
+    outside its borders, so the result fades there.
 
     Args:
         x: `(B, H, W, C)`.

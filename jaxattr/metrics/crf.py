@@ -1,4 +1,4 @@
-"""Regions whose borders follow those in the image: a fully connected CRF, on the host."""
+"""Regions refined by a fully connected CRF, so that their borders follow the image's."""
 
 from functools import partial
 from importlib.util import find_spec
@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxattr.contract import check_positive
 from jaxattr.loops import host
-from jaxattr.metrics.overlap import Region, positive_region
+from jaxattr.metrics.iou import Region, positive_region
 from jaxattr.types import Array
 
 
@@ -25,29 +25,29 @@ def dense_crf(
     theta_gamma: float = 3.0,
     steps: int = 5,
 ) -> Region:
-    """Refine what a map marks by the colours of the image.
+    """Refine the region that a map marks by the colors of the image.
 
         E(m) = -sum_i log c(m_i) + sum_{i<j} [m_i != m_j] k_ij,
         k_ij = w1 exp(-|p_i - p_j|^2 / 2 theta_alpha^2 - |I_i - I_j|^2 / 2 theta_beta^2)
-               + w2 exp(-|p_i - p_j|^2 / 2 theta_gamma^2)    (eq. 3; p positions, I colours)
+               + w2 exp(-|p_i - p_j|^2 / 2 theta_gamma^2)    (eq. 3; p positions, I colors)
 
-    minimised by mean-field inference, `c` being `certainty` where `m` is what `region` has marked
-    and the rest of 1 where not, either kernel divided by the square roots of what it sums to at `i`
-    and at `j`. Pixels that do not count are undecided, `c = 1/2`; what is filled up around an image
-    plays no part. Laws: without pairs (`w1 = w2 = 0`) it is `region`; it is what the mean field of
-    all pairs, written out, comes to.
+    minimized by mean-field inference. `c` is `certainty` where `m` agrees with `region` and
+    `1 - certainty` where it does not. Each kernel is divided by the square roots of its sums at `i`
+    and at `j`. Pixels that do not count are undecided, `c = 1/2`; padding around an image is left
+    out. Laws: without pairs (`w1 = w2 = 0`) it is `region`; equals the mean field with all pairs
+    written out.
 
     Args:
         images: as they are, uint8 `(B, H, W, 3)`, of the height and width of the masks that the
-            maps are compared with, filled up like them.
+            maps are compared with, padded like them.
         region: maps to the pixels that they mark.
-        certainty: how sure these are, in (0.5, 1).
-        w1: weight of pairs near each other and of like colour.
-        theta_alpha: how near, in pixels.
-        theta_beta: how like, in grey values of 0 to 255.
-        w2: weight of pairs near each other.
-        theta_gamma: how near, in pixels.
-        steps: of the mean field.
+        certainty: the probability that these are right, in (0.5, 1).
+        w1: weight of pairs that are near each other and of similar color.
+        theta_alpha: standard deviation of their distance, in pixels.
+        theta_beta: standard deviation of their colors, on the scale of 0 to 255.
+        w2: weight of pairs that are near each other.
+        theta_gamma: standard deviation of their distance, in pixels.
+        steps: iterations of the mean field.
 
     Returns:
         A region, for `segmentation_iou(..., region=dense_crf(images))`. It runs on the host, an
@@ -55,7 +55,7 @@ def dense_crf(
 
     Raises:
         ModuleNotFoundError: if pydensecrf2, which does the inference, is not installed.
-        ValueError: if an option is out of range, or `images` are not as said.
+        ValueError: if an option is out of range, or `images` have another shape or dtype.
 
     Reference:
         Kraehenbuehl and Koltun, Efficient inference in fully connected CRFs with Gaussian edge
@@ -90,8 +90,8 @@ def dense_crf(
         field = densecrf.DenseCRF2D(width, height, 2)
         field.setUnaryEnergy(-np.log([1 - c, c]).astype(np.float32))
         field.addPairwiseGaussian(sxy=theta_gamma, compat=w2)
-        colours = np.ascontiguousarray(image)
-        field.addPairwiseBilateral(sxy=theta_alpha, srgb=theta_beta, rgbim=colours, compat=w1)
+        colors = np.ascontiguousarray(image)
+        field.addPairwiseBilateral(sxy=theta_alpha, srgb=theta_beta, rgbim=colors, compat=w1)
         background, thing = np.asarray(field.inference(steps))
         found[:height, :width] = (thing > background).reshape(height, width)
         return found

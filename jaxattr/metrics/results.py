@@ -1,4 +1,4 @@
-"""What metrics return, and their means: an image without a score is named, never averaged in."""
+"""What metrics return, and their means, which leave out images without a score."""
 
 from typing import NamedTuple
 
@@ -8,10 +8,10 @@ from jaxattr.types import Array
 
 
 class Curve(NamedTuple):
-    """A model's output as pixels change.
+    """A model's score as pixels change.
 
     Attributes:
-        curve: the output at every step, `(B, n + 1)`; NaN where there is none.
+        curve: the score at every step, `(B, n + 1)`; NaN where there is none.
         score: the area under it on the unit interval, `(B,)`.
         valid: whether an image has a score, `(B,)`: false for a map with a value that is not
             finite and for an image without ground truth.
@@ -23,7 +23,7 @@ class Curve(NamedTuple):
 
 
 class Score(NamedTuple):
-    """One number an image.
+    """One number for each image.
 
     Attributes:
         score: `(B,)`, NaN where there is none.
@@ -39,8 +39,8 @@ class Segmentation(NamedTuple):
 
     Attributes:
         score: of the object.
-        background: of all the rest; the mean of both is the mean IoU of the two classes. NaN
-            where the object is the whole image and is marked so.
+        background: of all other pixels; the mean of both is the mean IoU of the two classes. NaN
+            where both the object and the region are the whole image.
         valid: whether an image has a score.
     """
 
@@ -50,14 +50,14 @@ class Segmentation(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """A mean, NaN over nothing, and the number of scores that it is the mean of."""
+    """A mean, and how many scores it is the mean of; NaN if there are none."""
 
     mean: Array
     number: Array
 
 
 def scored(score: Array, where: Array | bool = True) -> Score:
-    """Name the images that have a finite score, and give the others NaN."""
+    """Mark the images that have a finite score, and set the others' to NaN."""
     valid = jnp.isfinite(score) & where
     return Score(jnp.where(valid, score, jnp.nan), valid)
 

@@ -1,4 +1,4 @@
-"""How alike two maps are."""
+"""The similarity of two maps: rank correlation and SSIM."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jaxattr.deprecated import renamed_options
 from jaxattr.image.filters import gaussian, inner_matrix, rounded_reach
 from jaxattr.image.linear import separable
 from jaxattr.image.maps import heatmap
-from jaxattr.metrics.ranking import Reduction, finite, reduced
+from jaxattr.metrics.reductions import Reduction, finite, reduced
 from jaxattr.metrics.results import Score, scored
 from jaxattr.types import Array
 
@@ -24,10 +24,13 @@ def rank_correlation(a: Array, b: Array, *, reduce: Reduction = heatmap) -> Scor
     Args:
         a: maps `(B, H, W)` or `(B, H, W, C)`.
         b: maps to compare with, of the same height and width.
-        reduce: how the channels become one number; with `magnitude_sum` signs play no part.
+        reduce: how the channels become one number; with `magnitude_sum` signs do not matter.
 
     Returns:
         Correlations in [-1, 1]; no score where a map is constant or not finite.
+
+    Raises:
+        ValueError: if the maps differ in height or width.
 
     Example:
         >>> import jax.numpy as jnp
@@ -39,7 +42,7 @@ def rank_correlation(a: Array, b: Array, *, reduce: Reduction = heatmap) -> Scor
         Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018.
     """
     a, b = _pair(a, b, reduce)
-    x, y = (_centred_ranks(s.reshape(len(s), -1)) for s in (a, b))
+    x, y = (_centered_ranks(s.reshape(len(s), -1)) for s in (a, b))
     size = jnp.sqrt((x**2).sum(1)) * jnp.sqrt((y**2).sum(1))
     valid = (size > 0) & finite(a) & finite(b)
     return scored((x * y).sum(1) / jnp.where(size > 0, size, 1), valid)
@@ -103,13 +106,13 @@ def ssim(
         Similarities in [-1, 1], 1 for equal maps; no score where a map is not finite.
 
     Raises:
-        ValueError: if the window is larger than the maps.
+        ValueError: if the window is larger than the maps, or these differ in height or width.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> a = jnp.arange(64.0).reshape(1, 8, 8) / 64
-        >>> round(ssim(a, a).score.item(), 6)
-        1.0
+        >>> a = jnp.linspace(0, 1, 64).reshape(1, 8, 8)
+        >>> round(ssim(a, a).score.item(), 4), ssim(a, 1 - a).score.item() < 0
+        (1.0, True)
 
     Reference:
         Wang, Bovik, Sheikh and Simoncelli, Image quality assessment, IEEE Transactions on Image
@@ -122,7 +125,7 @@ def ssim(
     number = len(window) ** 2
     unbias = number / (number - 1) if sample_covariance else 1.0
     valid = finite(a) & finite(b)
-    # covariances do not depend on where zero is; taken near the mean they lose fewer digits
+    # covariances do not depend on a shift; close to the mean they lose fewer digits
     low, high = (jnp.where(valid[:, None, None], s, 0) for s in (a, b))
     shift = (low.mean((1, 2), keepdims=True), high.mean((1, 2), keepdims=True))
     x, y = low - shift[0], high - shift[1]
@@ -140,7 +143,7 @@ def _pair(a: Array, b: Array, reduce: Reduction) -> tuple[Array, Array]:
     return a, reduced(b, reduce, a.shape)
 
 
-def _centred_ranks(scores: Array) -> Array:
+def _centered_ranks(scores: Array) -> Array:
     """Return ranks less their mean, doubled so that they are whole."""
 
     def one(s: Array) -> Array:

@@ -35,8 +35,8 @@ def written_out(
 ) -> np.ndarray:
     """Infer the mean field with a matrix of all pairs: `q(object) - q(background)`."""
     at = np.stack(np.mgrid[:HEIGHT, :WIDTH], -1).reshape(-1, 2).astype(float)
-    colour = image.reshape(-1, 3).astype(float)
-    far, unlike = (((a[:, None] - a) ** 2).sum(-1) for a in (at, colour))
+    color = image.reshape(-1, 3).astype(float)
+    far, unlike = (((a[:, None] - a) ** 2).sum(-1) for a in (at, color))
     pairs = 0.0
     for w, k in (
         (w1, np.exp(-far / theta_alpha**2 / 2 - unlike / theta_beta**2 / 2)),
@@ -66,7 +66,7 @@ def test_is_the_mean_field_of_all_pairs(installed, weights, contrast, seed):
     found = metrics.dense_crf(image, **options)(a)[0]
     expected = written_out(image[0], a[0], **options)
     assert (found != (a[0] > 0)).sum() > 60
-    # the library sums over neighbours on a lattice: what hangs in the balance may fall otherwise
+    # the library sums over neighbors on a lattice: what hangs in the balance may fall otherwise
     decided = np.abs(expected) > 0.1
     assert decided.mean() > 0.9
     np.testing.assert_array_equal(np.asarray(found)[decided], expected[decided] > 0)
@@ -79,7 +79,7 @@ def test_without_pairs_it_is_the_region(installed):
     np.testing.assert_array_equal(alone(a), metrics.above_mean_region(a))
 
 
-def test_borders_follow_the_colours_under_jit_too(installed):
+def test_borders_follow_the_colors_under_jit_too(installed):
     image, thing, a = scene()
     before = metrics.segmentation_iou(a, thing)
     refined = lambda a, image: metrics.segmentation_iou(a, thing, region=metrics.dense_crf(image))

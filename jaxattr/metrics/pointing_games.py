@@ -1,10 +1,10 @@
-"""Where a map points: against masks of the objects in the image."""
+"""Pointing games: whether a map points at the object, and how much of it lies there."""
 
 import jax.numpy as jnp
 
 from jaxattr.image.maps import heatmap
 from jaxattr.metrics.alignment import align
-from jaxattr.metrics.ranking import Reduction
+from jaxattr.metrics.reductions import Reduction
 from jaxattr.metrics.results import Score, scored
 from jaxattr.types import Array
 
@@ -17,22 +17,25 @@ def pointing_game(
     tolerance: float = 15,
     reduce: Reduction = heatmap,
 ) -> Score:
-    """Ask whether the largest attribution lies on the object, or nearly.
+    """Test whether the largest attribution lies on the object, or close to it.
 
-    The map is resized to the image (bilinear, pixel centres at half-integers); of its maxima the
+    The map is resized to the image (bilinear, pixel centers at half-integers); of its maxima the
     first in reading order counts. It hits if a pixel of the mask is less than `tolerance` away.
 
     Args:
         attribution: maps `(B, h, w)` or `(B, h, w, C)` of any resolution.
         mask: where the class is, bool `(B, H, W)`, in the original image.
-        sizes: heights and widths of the images, int `(B, 2)`, where `mask` is filled up to a
-            common shape with pixels that are none; nothing is compiled anew for another size.
+        sizes: heights and widths of the images, int `(B, 2)`, where `mask` is padded to a
+            common shape; no other size needs a new compilation.
         tolerance: in pixels of the image.
         reduce: how the channels of an attribution become one number.
 
     Returns:
         1 for a hit, 0 for a miss; no score where the mask is empty or the map not finite. See
         `class_means` for the accuracy that is reported.
+
+    Raises:
+        ValueError: if `mask` is not bool, or not one for every map.
 
     Example:
         >>> import jax.numpy as jnp
@@ -43,7 +46,7 @@ def pointing_game(
 
     Reference:
         Zhang et al., Top-down neural attention by excitation backprop, ECCV 2016, section 4.1, as
-        TorchRay plays it (Fong, Patrick and Vedaldi, ICCV 2019).
+        in TorchRay (Fong, Patrick and Vedaldi, ICCV 2019).
     """
     found = align(attribution, mask, sizes, reduce)
     best = found.scores.reshape(len(mask), -1).argmax(1)
@@ -53,7 +56,7 @@ def pointing_game(
 
 
 def point_hits(points: Array, mask: Array, *, tolerance: float = 15) -> Score:
-    """Ask whether points lie on the object, or less than `tolerance` away from a pixel of it.
+    """Test whether points lie on the object, or less than `tolerance` away from a pixel of it.
 
         hit = 1[ min over (r', c') in mask of (r' - r)^2 + (c' - c)^2 < tolerance^2 ]
 
@@ -65,15 +68,15 @@ def point_hits(points: Array, mask: Array, *, tolerance: float = 15) -> Score:
     Returns:
         1 for a hit, 0 for a miss; no score where the mask is empty.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> mask = jnp.zeros((1, 9, 9), bool).at[0, 2, 2].set(True)
+        >>> [point_hits(jnp.array([p]), mask, tolerance=3).score.item() for p in ([4, 4], [2, 5])]
+        [1.0, 0.0]
+
     Reference:
         Zhang, Lin, Brandt, Shen and Sclaroff, Top-down neural attention by excitation backprop,
         ECCV 2016, section 4.1.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> mask = jnp.zeros((1, 8, 8), bool).at[0, 0, 0].set(True)
-        >>> [point_hits(jnp.array([p]), mask, tolerance=2).score.item() for p in ((1, 1), (0, 2))]
-        [1.0, 0.0]
     """
     rows, columns = (jnp.arange(n) for n in mask.shape[1:])
     r, c = ((a - points[:, i, None]) ** 2 for i, a in enumerate((rows, columns)))
@@ -106,6 +109,9 @@ def energy_pointing_game(
     Returns:
         The share; no score where the mask is empty or too large, or the map not finite or nowhere
         positive.
+
+    Raises:
+        ValueError: if `mask` is not bool, or not one for every map.
 
     Example:
         >>> import jax.numpy as jnp

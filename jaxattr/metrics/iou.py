@@ -1,4 +1,4 @@
-"""How well the pixels that a map marks are those of the object."""
+"""Intersection over union: how well the region that a map marks fits the object."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxattr.image.maps import heatmap
 from jaxattr.metrics.alignment import align
-from jaxattr.metrics.ranking import Reduction
+from jaxattr.metrics.reductions import Reduction
 from jaxattr.metrics.results import Score, Segmentation, scored
 from jaxattr.types import Array
 
@@ -51,6 +51,9 @@ def localization_iou(
         The intersection over union; 0 where nothing is marked; no score where the mask is empty
         or the map not finite.
 
+    Raises:
+        ValueError: if `mask` is not bool, or not one for every map.
+
     Example:
         >>> import jax.numpy as jnp
         >>> mask = jnp.array([[[True, True, False, False]]])
@@ -77,28 +80,34 @@ def segmentation_iou(
     region: Region = positive_region,
     reduce: Reduction = heatmap,
 ) -> Segmentation:
-    """Compare the pixels that a map marks with the object's own.
+    """Compare the pixels that a map marks with those of the object.
+
+        score = |region & mask| / |region | mask|
+
+    and the same for the background, all pixels that are not marked or not in the mask.
 
     Args:
         attribution: maps of any resolution, resized to the mask as for `pointing_game`.
         mask: the object's pixels, bool `(B, H, W)`.
         void: pixels that do not count, bool `(B, H, W)`, such as the 255 of PASCAL VOC.
         sizes: heights and widths of the images, as for `pointing_game`.
-        region: maps to the pixels that they mark; `dense_crf(images)` has them follow the colours
-            of the image.
+        region: maps to the pixels that they mark; `dense_crf(images)` makes them follow the
+            edges of the image.
         reduce: how the channels of an attribution become one number.
 
     Returns:
         The intersection over union of the object and of the background; no score where the mask
         is empty or the map not finite.
 
+    Raises:
+        ValueError: if `mask` is not bool, or not one for every map.
+
     Example:
         >>> import jax.numpy as jnp
         >>> mask = jnp.array([[[True, True, False, False]]])
-        >>> maps = jnp.array([[[0.0, 4.0, 1.0, -1.0]]])
-        >>> found = segmentation_iou(maps, mask)
-        >>> round(found.score.item(), 3), round(found.background.item(), 3)
-        (0.333, 0.333)
+        >>> found = segmentation_iou(jnp.array([[[0.0, 4.0, -2.0, -1.0]]]), mask)
+        >>> found.score.item(), round(found.background.item(), 3)
+        (0.5, 0.667)
 
     Reference:
         Nam et al., Interpreting deep neural networks with relative sectional propagation,

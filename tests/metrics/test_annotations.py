@@ -1,4 +1,4 @@
-"""Annotations of VOC and COCO, and pointing at the centre of every image of VOC2007."""
+"""Annotations of VOC and COCO, and pointing at the center of every image of VOC2007."""
 
 import zipfile
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxattr import metrics
-from jaxattr.metrics import ground_truth
+from jaxattr.metrics import annotations
 
 
 def xml(size, *objects):
@@ -65,7 +65,7 @@ def test_the_area_of_a_union_is_that_of_its_mask():
     for number in (1, 2, 5, 9):
         first = rng.integers(0, 12, (number, 2))
         boxes = np.hstack([first, first + rng.integers(1, 8, (number, 2))])
-        assert ground_truth._area(boxes) == metrics.box_masks(boxes, (20, 20)).sum()
+        assert annotations._area(boxes) == metrics.box_masks(boxes, (20, 20)).sum()
 
 
 def test_what_is_no_annotation_is_refused():
@@ -119,7 +119,7 @@ def test_masks_of_coco():
 
 
 @pytest.mark.slow
-def test_pointing_at_the_centre_of_voc2007(shared):
+def test_pointing_at_the_center_of_voc2007(shared):
     """The published baseline: 69.6 over all examples, 42.4 over the difficult ones."""
     with zipfile.ZipFile(shared / "voc2007" / "test_annotations.zip") as files:
         names = sorted(n for n in files.namelist() if n.endswith(".xml"))
@@ -142,8 +142,8 @@ def test_pointing_at_the_centre_of_voc2007(shared):
         boxes = np.zeros((len(some), number[chosen].max(), 4), np.int32)
         for row, (_, o) in zip(boxes, some, strict=True):
             row[: len(o.boxes)] = o.boxes
-        centres = np.array([size for size, _ in some], np.float32) / 2
-        score[chosen] = jax.jit(lambda a: jax.lax.map(play, a))((centres, boxes))
+        centers = np.array([size for size, _ in some], np.float32) / 2
+        score[chosen] = jax.jit(lambda a: jax.lax.map(play, a))((centers, boxes))
     target = jnp.array([metrics.VOC_CLASSES.index(o.label) for _, o in examples])
     valid = ~np.isnan(score)
     everything = metrics.class_means(score, valid, target, classes=20)

@@ -1,4 +1,4 @@
-"""What a map should satisfy: adding up, predicting perturbations, staying put."""
+"""Infidelity and max-sensitivity: how well a map predicts perturbations, and how stable it is."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
@@ -12,7 +12,6 @@ from jaxattr.contract import (
     check_images,
     check_positive,
     need_key,
-    resolve_baseline,
 )
 from jaxattr.loops.chunks import chunks
 from jaxattr.loops.progress import Progress, report
@@ -20,10 +19,10 @@ from jaxattr.loops.variants import evaluate_variants
 from jaxattr.metrics.results import Score, scored
 from jaxattr.scores import logit
 from jaxattr.tracing.transform import lowered
-from jaxattr.types import Array, Attribution, Baseline, Fun, Key
+from jaxattr.types import Array, Attribution, Fun, Key
 
 Perturb: TypeAlias = Callable[[Key, Array], Array]
-"""From a key and one image `(H, W, C)` to what is taken from it, of the same shape."""
+"""From a key and one image `(H, W, C)` to what is subtracted from it, of the same shape."""
 
 
 class RandomMetric(Protocol):
@@ -35,83 +34,45 @@ class RandomMetric(Protocol):
 
 
 class Sensitivity(Protocol):
-    """A metric of a method of attribution."""
+    """A metric of an attribution method."""
 
     def __call__(self, x: Array, target: Array, *, key: Key) -> Score:
         """Return the score of every image."""
         ...
 
 
-def completeness_error(
-    f: Fun, *, baseline: Baseline = 0.0
-) -> Callable[[Array, Array, Array], Score]:
-    """Measure by how much a map fails to add up to what it explains.
-
-        score = | sum_p a_p - (f(x)_t - f(b(x))_t) |
-
-    Args:
-        f: images `(B, H, W, C)` to logits `(B, K)`.
-        baseline: what the map takes for nothing: a number, an array that broadcasts to `x`, or a
-            function of images.
-
-    Returns:
-        A function of `x`, `target` and `attribution` to a score in units of the logit, 0 for
-        integrated gradients with enough steps. Cost: two forward passes.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> f = lambda x: x.sum((1, 2))
-        >>> x = jnp.ones((1, 2, 2, 1))
-        >>> completeness_error(f)(x, jnp.array([0]), x * 2).score.item()
-        4.0
-
-    Reference:
-        Sundararajan, Taly and Yan, Axiomatic attribution for deep networks, ICML 2017.
-    """
-
-    def measure(x: Array, target: Array, attribution: Array) -> Score:
-        x, target = jnp.asarray(x), jnp.asarray(target)
-        check_batch(f, x, target)
-        g = lowered(f)
-        gained = logit(g(x), target) - logit(g(resolve_baseline(baseline, x)), target)
-        a = jnp.asarray(attribution)
-        return scored(jnp.abs(a.sum(tuple(range(1, a.ndim))) - gained))
-
-    return measure
-
-
 def gaussian(*, std: float = 0.2) -> Perturb:
-    """Take Gaussian noise from every pixel.
+    """Subtract Gaussian noise from every pixel.
 
     Args:
         std: its standard deviation, in units of the model's input.
 
     Returns:
-        From a key and an image `(H, W, C)` to what is taken from it.
+        A function of a key and an image `(H, W, C)` to what is subtracted from it.
     """
     return lambda key, x: std * jax.random.normal(key, x.shape, x.dtype)
 
 
 def noisy_baseline(*, std: float = 0.2) -> Perturb:
-    """Take all of the image but Gaussian noise, the first perturbation of the paper.
+    """Replace the image by Gaussian noise, the first perturbation of the paper.
 
     Args:
         std: its standard deviation, in units of the model's input.
 
     Returns:
-        From a key and an image `(H, W, C)` to what is taken from it.
+        A function of a key and an image `(H, W, C)` to what is subtracted from it.
     """
     return lambda key, x: x - std * jax.random.normal(key, x.shape, x.dtype)
 
 
 def square(*, size: int) -> Perturb:
-    """Take a square of pixels at a random place, the second perturbation of the paper.
+    """Set a square of pixels at a random place to zero, the second perturbation of the paper.
 
     Args:
         size: its side in pixels.
 
     Returns:
-        From a key and an image `(H, W, C)` to what is taken from it.
+        A function of a key and an image `(H, W, C)` to what is subtracted from it.
     """
 
     def take(key: Key, x: Array) -> Array:
@@ -134,7 +95,7 @@ def infidelity(
     chunk: int = 16,
     progress: Progress | None = None,
 ) -> RandomMetric:
-    """Measure how badly a map predicts what perturbations do to the model.
+    """Measure how badly a map predicts what perturbations of the image do to the logit.
 
         score = mean over I of ( beta <I, a> - (f(x)_t - f(x - I)_t) )^2
 
@@ -144,7 +105,7 @@ def infidelity(
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
         perturb: draws I; by default `gaussian()`. Also `noisy_baseline()` and `square(size=8)`.
-            All images of a batch meet the same draws.
+            All images of a batch have the same draws.
         samples: how many are drawn.
         rescale: whether `beta` is the factor of the map that makes the score smallest, rather
             than 1.
@@ -153,18 +114,20 @@ def infidelity(
 
     Returns:
         A function of `x`, `target`, `attribution` and `key` to a score in squared units of the
-        logit. The map is one per unit of input, as a gradient is, not multiplied by the image;
-        one without channels counts for all of them. Cost: samples + 1 forward passes.
+        logit. The map must be one per unit of input, as a gradient is, not multiplied by the
+        image; a map without channels stands for each of them. Cost: samples + 1 forward passes.
 
     Raises:
-        ValueError: if shapes do not fit.
+        ValueError: if shapes do not fit, or `x` or `target` holds a wrong value.
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> f = lambda x: x.sum((1, 2))
-        >>> x, target, key = jnp.ones((1, 2, 2, 1)), jnp.array([0]), jax.random.key(0)
-        >>> round(infidelity(f)(x, target, jnp.ones_like(x), key=key).score.item(), 6)
-        0.0
+        >>> f = lambda x: 3 * x.sum((1, 2))
+        >>> x, target = jnp.ones((1, 2, 2, 1)), jnp.array([0])
+        >>> measure = infidelity(f, perturb=square(size=1))
+        >>> found = [measure(x, target, a * x, key=jax.random.key(0)).score for a in (3.0, 1.0)]
+        >>> [score.item() for score in found]  # the gradient, and a third of it
+        [0.0, 4.0]
 
     Reference:
         Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (in)fidelity and sensitivity of
@@ -210,7 +173,7 @@ def max_sensitivity(
     chunk: int = 1,
     progress: Progress | None = None,
 ) -> Sensitivity:
-    """Measure how much a map changes when its image hardly does.
+    """Measure how much a map changes when its image changes a little.
 
         score = max over x' of |A(x') - A(x)| / |A(x)|,    |x' - x|_inf <= radius
 
@@ -228,9 +191,12 @@ def max_sensitivity(
         A function of `x`, `target` and `key` to a score; none where the map is zero or not
         finite. Cost: samples + 1 attributions.
 
+    Raises:
+        ValueError: if shapes do not fit, or `x` or `target` holds a wrong value.
+
     Example:
         >>> import jax, jax.numpy as jnp, jaxattr
-        >>> f = lambda x: x.sum((1, 2))  # its gradient is the same everywhere
+        >>> f = lambda x: x.sum((1, 2))  # its gradient is the same for every image
         >>> measure = max_sensitivity(jaxattr.saliency(f))
         >>> measure(jnp.ones((1, 2, 2, 1)), jnp.array([0]), key=jax.random.key(0)).score.item()
         0.0

@@ -1,4 +1,4 @@
-"""Where the objects are: annotations of PASCAL VOC, ImageNet and COCO as boxes and masks."""
+"""Annotations of PASCAL VOC, ImageNet and COCO as boxes and masks."""
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ VOC_CLASSES = (
     "train",
     "tvmonitor",
 )
-"""PASCAL VOC's classes in their usual order."""
+"""The classes of PASCAL VOC in their usual order."""
 
 
 class Object(NamedTuple):
@@ -218,7 +218,7 @@ def box_masks(boxes: Any, size: tuple[int, int]) -> Any:
         & (xp.arange(length) < boxes[..., axis + 2, None])
         for axis, length in enumerate(size)
     )
-    # as a product of matrices, how many boxes a pixel is in: many boxes cost no memory
+    # the number of boxes at each pixel as a matrix product, which needs no memory for each box
     inside = rows.astype(np.float32).swapaxes(-1, -2) @ columns.astype(np.float32)
     return inside > 0
 

@@ -311,12 +311,3 @@ def test_low_precision_is_measured_in_float32():
     x, a = jnp.asarray(images(1, 4, 4, 3), jnp.bfloat16), images(1, 4, 4)
     found = metrics.insertion(lambda x: x.sum((1, 2)), step=4)(x, np.array([0]), a)
     assert found.curve.dtype == found.score.dtype == jnp.float32
-
-
-def test_class_means_leave_out_classes_that_are_not_there():
-    score = jnp.array([1.0, 0.0, 1.0, jnp.nan, 0.0])
-    valid, target = ~jnp.isnan(score), jnp.array([0, 0, 2, 2, 4])
-    found = metrics.class_means(score, valid, target, classes=5)
-    np.testing.assert_allclose(found.classes, [0.5, np.nan, 1, np.nan, 0])
-    np.testing.assert_allclose(found.mean, 0.5)
-    assert found.number.tolist() == [2, 0, 1, 0, 1]

@@ -1,4 +1,4 @@
-"""Completeness, infidelity and sensitivity."""
+"""Infidelity and max-sensitivity, by hand, against Captum, and on known maps."""
 
 from functools import partial
 
@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jaxattr
 from jaxattr import metrics
 
 KEY = jax.random.key(0)
@@ -27,22 +26,6 @@ def images(*shape, seed=1):
 
 
 X, TARGET = images(2, 4, 4, 3), jnp.array([0, 2])
-
-
-def test_completeness_of_gradient_times_input_on_a_linear_model():
-    a = X * WEIGHTS.T[TARGET].reshape(X.shape)
-    measure = jax.jit(metrics.completeness_error(linear))
-    np.testing.assert_allclose(measure(X, TARGET, a).score, 0, atol=1e-5)
-    gain = linear(X)[jnp.arange(2), TARGET]
-    np.testing.assert_allclose(measure(X, TARGET, 0 * a).score, abs(gain), rtol=1e-5)
-    np.testing.assert_allclose(measure(X, TARGET, a.sum(-1)).score, 0, atol=1e-5)
-    ones = metrics.completeness_error(linear, baseline=jnp.ones_like)(X, TARGET, 0 * a).score
-    np.testing.assert_allclose(ones, abs(gain - WEIGHTS.sum(0)[TARGET]), rtol=1e-5)
-
-
-def test_completeness_of_integrated_gradients():
-    a = jax.jit(jaxattr.integrated_gradients(smooth, steps=200))(X, TARGET)
-    assert jax.jit(metrics.completeness_error(smooth))(X, TARGET, a).score.max() < 1e-3
 
 
 @pytest.mark.parametrize("perturb", [metrics.noisy_baseline(), metrics.square(size=2)])

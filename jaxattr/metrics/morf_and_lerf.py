@@ -1,4 +1,4 @@
-"""Most and least relevant first: what is left of a class as a fraction of its pixels goes."""
+"""MoRF and LeRF: what is left of a class as its most or least relevant pixels are removed."""
 
 from collections.abc import Callable
 
@@ -7,20 +7,25 @@ import jax.numpy as jnp
 from jaxattr.deprecated import renamed_options
 from jaxattr.image.maps import heatmap
 from jaxattr.loops.progress import Progress
-from jaxattr.metrics.perturbation import Perturbation, fractions, perturbation, unchanged
-from jaxattr.metrics.ranking import Reduction
+from jaxattr.metrics.perturbation_curve import (
+    PerturbationMetric,
+    by_fraction,
+    perturbation_curve,
+    unchanged,
+)
+from jaxattr.metrics.reductions import Reduction
 from jaxattr.scores import Score, logit
 from jaxattr.types import Array, Baseline, Fun
 
 
 def ratio(curve: Array) -> Array:
-    """Divide an output by what it was at first, and give NaN where that is not positive."""
+    """Divide each curve by its first value; NaN where that is not positive."""
     first = curve[:, :1]
     return jnp.where(first > 0, curve / jnp.where(first > 0, first, 1), jnp.nan)
 
 
 def absolute_change(curve: Array) -> Array:
-    """Return how far an output is from what it was at first: `|curve_i - curve_0|`."""
+    """Return the distance of each curve from its first value: `|curve_i - curve_0|`."""
     return jnp.abs(curve - curve[:, :1])
 
 
@@ -36,8 +41,8 @@ def morf(
     reduce: Reduction = heatmap,
     chunk: int = 16,
     progress: Progress | None = None,
-) -> Perturbation:
-    """Measure what is left of a class as a fraction of the pixels goes, the most relevant first.
+) -> PerturbationMetric:
+    """Measure what is left of a class as pixels are removed, the most relevant first.
 
         n_i = round(i fraction HW / steps),    y_i = y_t( x with its n_i most attributed pixels 0 ),
         curve_i = y_i / y_0,    i = 0..steps;    score = area under curve over n_i / n_steps
@@ -48,7 +53,7 @@ def morf(
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
-        fraction: of the pixels, how many go at the last step, in (0, 1].
+        fraction: the share of the pixels that are removed at the last step, in (0, 1].
         steps: their number.
         baseline: what the pixels are replaced by.
         score: what is measured of the logits, of `jaxattr.scores`.
@@ -62,23 +67,23 @@ def morf(
         logit is not positive has no score. Cost: steps + 1 forward passes. Call it under `jit`.
 
     Raises:
-        ValueError: if shapes do not fit, or a value that is known is wrong.
+        ValueError: if shapes do not fit, or `x` or `target` holds a wrong value.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> f = lambda x: jnp.stack([x[:, 0, 0, 0], 0 * x[:, 0, 0, 0]], -1)  # sees one pixel
-        >>> x, target = jnp.full((1, 2, 2, 1), 50.0), jnp.array([0])
-        >>> morf(f, fraction=1, steps=4)(x, target, x.at[0, 0, 0].add(1)).curve.tolist()
-        [[1.0, 0.0, 0.0, 0.0, 0.0]]
+        >>> import jax.numpy as jnp
+        >>> f = lambda x: x.sum((1, 2))  # a logit linear in the image
+        >>> x, target = jnp.array([4.0, 3.0, 1.0]).reshape(1, 1, 3, 1), jnp.array([0])
+        >>> morf(f, fraction=1, steps=3)(x, target, x).curve.tolist()
+        [[1.0, 0.5, 0.125, 0.0]]
 
     Reference:
         Yang et al., Learning propagation rules, ECCV 2020; TR-GBP, under review.
     """
-    return perturbation(
+    return perturbation_curve(
         f,
         before=unchanged,
         after=baseline,
-        counts=fractions(fraction, steps),
+        counts=by_fraction(fraction, steps),
         score=score,
         reduce=reduce,
         chunk=chunk,
@@ -99,16 +104,16 @@ def lerf(
     reduce: Reduction = heatmap,
     chunk: int = 16,
     progress: Progress | None = None,
-) -> Perturbation:
-    """Measure what is left of a class as a fraction of the pixels goes, the least relevant first.
+) -> PerturbationMetric:
+    """Measure what is left of a class as pixels are removed, the least relevant first.
 
-    What `morf` is, in the opposite order; the better is opposite, too. Law: it is `morf` of the
-    negated map. With signed maps the least relevant pixels are those that speak against the class,
-    so that `ratio` may exceed 1; `reduce=magnitude_sum` takes those that say least.
+    It is `morf` in the opposite order, and the other values are better. Law: it is `morf` of the
+    negated map. In a signed map the least relevant pixels are evidence against the class, so that
+    `ratio` may exceed 1; with `reduce=magnitude_sum` they are those of the smallest magnitude.
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
-        fraction: of the pixels, how many go at the last step, in (0, 1].
+        fraction: the share of the pixels that are removed at the last step, in (0, 1].
         steps: their number.
         baseline: what the pixels are replaced by.
         score: what is measured of the logits, of `jaxattr.scores`.
@@ -118,14 +123,17 @@ def lerf(
         progress: called with the number of steps done, up to a hundred times.
 
     Returns:
-        A function of `x`, `target` and `attribution` to a `Curve`.
+        A function of `x`, `target` and `attribution` to a `Curve`, as for `morf`.
+
+    Raises:
+        ValueError: if shapes do not fit, or `x` or `target` holds a wrong value.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> f = lambda x: jnp.stack([x[:, 0, 0, 0], 0 * x[:, 0, 0, 0]], -1)  # sees one pixel
-        >>> x, target = jnp.full((1, 2, 2, 1), 50.0), jnp.array([0])
-        >>> lerf(f, fraction=1, steps=4)(x, target, x.at[0, 0, 0].add(-1)).curve.tolist()
-        [[1.0, 0.0, 0.0, 0.0, 0.0]]
+        >>> import jax.numpy as jnp
+        >>> f = lambda x: x.sum((1, 2))  # a logit linear in the image
+        >>> x, target = jnp.array([4.0, 3.0, 1.0]).reshape(1, 1, 3, 1), jnp.array([0])
+        >>> lerf(f, fraction=1, steps=3)(x, target, x).curve.tolist()
+        [[1.0, 0.875, 0.5, 0.0]]
 
     Reference:
         Yang et al., Learning propagation rules, ECCV 2020; TR-GBP, under review.

@@ -1,4 +1,4 @@
-"""Does a map depend on what the model has learned? Take it away, layer by layer, and look."""
+"""Sanity checks: randomize the parameters of a model, layer by layer, and compare the maps."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -10,7 +10,7 @@ import numpy as np
 from jaxattr.types import Array, Key
 
 Initializer: TypeAlias = Callable[[Key, Array], Array]
-"""From a key and a parameter to what takes its place."""
+"""From a key and a parameter array to the one that replaces it."""
 
 
 def normal(*, std: float | None = None) -> Initializer:
@@ -21,7 +21,7 @@ def normal(*, std: float | None = None) -> Initializer:
             standard deviation.
 
     Returns:
-        From a key and a parameter to what takes its place.
+        A function of a key and a parameter array to the one that replaces it.
     """
 
     def draw(key: Key, value: Array) -> Array:
@@ -32,22 +32,22 @@ def normal(*, std: float | None = None) -> Initializer:
 
 
 def permutation(key: Key, value: Array) -> Array:
-    """Shuffle all values of a parameter array, so that their distribution stays what it was."""
+    """Shuffle all values of a parameter array, which keeps their distribution."""
     return jax.random.permutation(key, value.ravel()).reshape(value.shape)
 
 
 def randomize_parameters(
     parameters: Any, layers: Sequence[str], *, key: Key, initializer: Initializer | None = None
 ) -> Any:
-    """Randomise the parameters of some layers.
+    """Randomize the parameters of some layers.
 
-    For the cascade of the paper, randomise more and more layers with one key, from the last down:
+    For the cascade of the paper, randomize more and more layers with one key, from the last down:
 
         stages = [randomize_parameters(p, order[: i + 1], key=key) for i in range(len(order))]
 
     and compare the maps of each stage with those of the trained model, by `rank_correlation` and
-    `ssim`. Laws: a layer becomes the same whichever others are randomised with it, so that each
-    stage contains the one before; all else stays as it is.
+    `ssim`. Laws: a layer gets the same values whichever others are randomized with it, so that each
+    stage contains the one before; all other parameters are unchanged.
 
     Args:
         parameters: any pytree of arrays, such as `nnx.state(model, nnx.Param)`, a Flax variable
@@ -56,7 +56,7 @@ def randomize_parameters(
         layers: paths of layers in the tree, keys joined by dots: `"layer4.0.conv1"`, or
             `"layer4"` for all that it contains.
         key: of the draws.
-        initializer: what takes a parameter's place, by default `normal()`; also
+        initializer: what replaces a parameter, by default `normal()`; also
             `normal(std=0.01)`, `permutation`, or an initializer of JAX behind
             `lambda key, value: init(key, value.shape, value.dtype)`.
 
@@ -87,7 +87,7 @@ def randomize_parameters(
 
     def replaced(index: int, value: Any) -> Any:
         chosen = any(_within(names[index], layer) for layer in layers)
-        # not jnp's dtype test on the value itself: a tree may hold what is no array
+        # a tree may also hold values that are not arrays
         if not chosen or not jnp.issubdtype(getattr(value, "dtype", np.bool_), jnp.floating):
             return value
         return initializer(jax.random.fold_in(key, index), jnp.asarray(value))

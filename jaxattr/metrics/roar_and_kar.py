@@ -1,4 +1,4 @@
-"""Remove and retrain: take the attributed pixels out of a dataset."""
+"""ROAR and KAR: remove, or keep, the attributed pixels of a dataset, and retrain."""
 
 import jax.numpy as jnp
 
@@ -6,7 +6,7 @@ from jaxattr.contract import resolve_baseline
 from jaxattr.deprecated import renamed_options
 from jaxattr.image.maps import heatmap
 from jaxattr.image.order import descending
-from jaxattr.metrics.ranking import Reduction, finite, reduced
+from jaxattr.metrics.reductions import Reduction, finite, reduced
 from jaxattr.types import Array, Baseline
 
 
@@ -21,22 +21,25 @@ def roar(
 ) -> Array:
     """Replace the most attributed pixels of images by the mean (ROAR).
 
-    Do so to training and test images, train anew from scratch, and report the accuracy on the test
-    images: the better the map, the lower. Random maps and `smoothgrad_squared` are what to compare
-    with. A negated attribution keeps those pixels and replaces the others (KAR).
+    Do so to training and test images, train from scratch, and report the accuracy on the test
+    images: the better the map, the lower. Compare with random maps and `smoothgrad_squared`. A
+    negated attribution keeps those pixels and replaces the others (KAR).
 
     Args:
         x: images `(B, H, W, C)`.
         attribution: maps `(B, H, W)` or `(B, H, W, C)`. Ties are broken in reading order.
-        fraction: of the pixels, how many go: 0.1 to 0.9 in the paper. Nothing is compiled anew
-            for another.
-        baseline: what takes their place: the training images' mean, a number for each channel
+        fraction: the share of the pixels that are replaced, 0.1 to 0.9 in the paper. No other
+            fraction needs a new compilation.
+        baseline: what they are replaced by: the training images' mean, a number for each channel
             `(C,)`, which is 0 once they are normalized.
         reduce: how the channels of an attribution become one number.
 
     Returns:
-        Images of the shape and dtype of `x`, all NaN where the map is not finite, so that none is
-        taken for another.
+        Images of the shape and dtype of `x`, all NaN where the map is not finite, so that none goes
+        unnoticed.
+
+    Raises:
+        ValueError: if shapes do not fit.
 
     Example:
         >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""From an attribution map to one number a pixel, and to an order of the pixels."""
+"""How the channels of a map become one number for each pixel."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -9,7 +9,7 @@ from jaxattr.image.maps import heatmap
 from jaxattr.types import Array
 
 Reduction: TypeAlias = Callable[[Array], Array]
-"""From maps `(B, H, W, C)` to one number a pixel, `(B, H, W)`."""
+"""From maps `(B, H, W, C)` to one number for each pixel, `(B, H, W)`."""
 
 
 def positive_sum(a: Array) -> Array:
@@ -26,10 +26,10 @@ def reduced(attribution: Array, reduce: Reduction, shape: tuple[int, ...] | None
     """Reduce the channels of maps `(B, H, W)`, `(B, H, W, 1)` or `(B, H, W, C)`.
 
     Args:
-        attribution: the maps. Where they have no channels they are given one, so that a reduction
-            to magnitudes has its say.
+        attribution: the maps. Maps without channels are given one, so that `reduce` applies to
+            them too.
         reduce: the reduction.
-        shape: `(B, H, W)` that they must have, if any.
+        shape: `(B, H, W)` that they must have, or None for any.
 
     Returns:
         `(B, H, W)`.

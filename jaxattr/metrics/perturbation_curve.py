@@ -1,4 +1,4 @@
-"""Change pixels in the order of their attribution, and watch the model's output."""
+"""What insertion, deletion, MoRF and LeRF have in common: a score as more pixels change."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -10,16 +10,16 @@ from jaxattr.contract import check_batch, check_positive, resolve_baseline
 from jaxattr.image.order import descending
 from jaxattr.loops.progress import Progress
 from jaxattr.loops.variants import evaluate_variants
-from jaxattr.metrics.ranking import Reduction, finite, reduced
+from jaxattr.metrics.reductions import Reduction, finite, reduced
 from jaxattr.metrics.results import Curve
 from jaxattr.scores import Score
 from jaxattr.types import Array, Baseline, Fun
 
-Perturbation: TypeAlias = Callable[[Array, Array, Array], Curve]
-"""From `x`, `target` and `attribution` to the model's output as pixels change."""
+PerturbationMetric: TypeAlias = Callable[[Array, Array, Array], Curve]
+"""From `x`, `target` and `attribution` to the scores of the changed images."""
 
 
-def perturbation(
+def perturbation_curve(
     f: Fun,
     *,
     before: Baseline,
@@ -31,8 +31,8 @@ def perturbation(
     progress: Progress | None,
     change: Callable[[Array], Array] = lambda curve: curve,
     check: Callable[[Fun, Array, Array], object] = check_batch,
-) -> Perturbation:
-    """Make the metric that all of this family are cases of.
+) -> PerturbationMetric:
+    """Score images in which more and more pixels are changed, the most attributed first.
 
         curve_i = score( f( before(x), its counts_i most attributed pixels those of after(x) ) )
 
@@ -47,7 +47,10 @@ def perturbation(
         chunk: how many steps of each image are evaluated at once, at most.
         progress: called with the number of steps done, up to a hundred times.
         change: curves `(B, n + 1)` of the score to what is reported.
-        check: raises `ValueError` for an `x` or a `target` that is wrong.
+        check: raises `ValueError` for a wrong `x` or `target`.
+
+    Returns:
+        The metric. An image has no score where its map or its curve is not finite.
     """
     check_positive("chunk", chunk)
 
@@ -78,21 +81,28 @@ def perturbation(
 
 
 def unchanged(x: Array) -> Array:
-    """Return the image."""
+    """Return the images as they are."""
     return x
 
 
-def rows(step: int) -> Callable[[int], np.ndarray]:
-    """Count `step` pixels more at every step, until there are no more.
+def by_pixels(step: int) -> Callable[[int], np.ndarray]:
+    """Change `step` more pixels at every step, up to all of them.
 
-    The last step counts as a whole one however many pixels are left for it, as in RISE.
+    The last step counts as a whole one even where fewer pixels are left, as in RISE.
+
+    >>> by_pixels(4)(10).tolist()
+    [0, 4, 8, 12]
     """
     check_positive("step", step)
     return lambda pixels: np.arange(-(-pixels // step) + 1) * step
 
 
-def fractions(fraction: float, steps: int) -> Callable[[int], np.ndarray]:
-    """Count a fraction of the pixels in steps as even as pixels allow."""
+def by_fraction(fraction: float, steps: int) -> Callable[[int], np.ndarray]:
+    """Change a fraction of the pixels in steps of equal size, up to rounding.
+
+    >>> by_fraction(0.5, 4)(20).tolist()
+    [0, 2, 5, 8, 10]
+    """
     check_positive("steps", steps)
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction is {fraction}; expected more than 0 and at most 1")
