@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax, nn
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr.rules import gates
@@ -55,7 +56,7 @@ def test_a_learned_bound():
 
 
 @pytest.mark.usefixtures("optimized")
-@pytest.mark.parametrize("activation", ["relu", "relu6", "clip"])
+@pytest.mark.parametrize("activation", mostly_slow(["relu", "relu6", "clip"], ["relu6"]))
 @pytest.mark.parametrize("rules", [{}, {"activation": gates.guided}], ids=["none", "guided"])
 def test_gates_are_bytes(activation, rules):
     """The backward pass of a residual network keeps a byte for a gate."""

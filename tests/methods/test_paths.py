@@ -11,13 +11,14 @@ from nets import NETS, load, plain
 from peers import peer, relative_error
 from precision import enable_x64
 from scipy import ndimage
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr.loops import quadrature as quadratures
 from jaxattr.methods.xrai import at_once, felzenszwalb, greedily
 
 PAIR = peer("paths")
-every_net = pytest.mark.parametrize("name", NETS)
+every_net = pytest.mark.parametrize("name", mostly_slow(NETS, ["resnet"]))
 
 
 def explained(name):

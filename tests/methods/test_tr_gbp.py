@@ -242,7 +242,7 @@ def random_network(seed, depth=8, width=24):
     return f
 
 
-@pytest.fixture(scope="module", params=[0, 1])
+@pytest.fixture(scope="module", params=mostly_slow([0, 1], [0]))
 def randomised(request):
     x = jax.random.normal(jax.random.key(9), (6, 32, 32, 3))
     return jax.jit(tr_gbp_details(random_network(request.param)))(x, jnp.zeros(6, int))

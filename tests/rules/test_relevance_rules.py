@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 from precision import enable_x64
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr.rules import lrp
@@ -194,7 +195,7 @@ def random_convolution(seed):
     return shape, f
 
 
-@pytest.mark.parametrize("layer", [*LAYERS, *range(8)])
+@pytest.mark.parametrize("layer", mostly_slow([*LAYERS, *range(8)], LAYERS))
 def test_a_layer_against_its_dense_jacobian(layer):
     with enable_x64(True):
         shape, f = random_convolution(layer) if isinstance(layer, int) else LAYERS[layer]

@@ -9,6 +9,7 @@ from jax import lax, nn
 from nets import NETS, RELUS, load, plain
 from peers import relative_error
 from precision import enable_x64
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr.tracing.freeze import freeze
@@ -24,7 +25,7 @@ def masks_for(frozen, key=KEY):
     ]
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", mostly_slow(NETS, ["lite"]))
 def test_equals_the_network_where_it_was_frozen(name):
     """Values and gradients, with and without masks of one."""
     with enable_x64(True):
@@ -40,7 +41,7 @@ def test_equals_the_network_where_it_was_frozen(name):
         assert relative_error(ours, jax.grad(lambda x: f(x).sum())(x)) < 1e-12
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", mostly_slow(NETS, ["lite"]))
 def test_affine_in_the_image_and_linear_in_each_mask(name):
     with enable_x64(True):
         net, params, x, _ = load(name, "float64")
@@ -60,7 +61,7 @@ def test_affine_in_the_image_and_linear_in_each_mask(name):
             assert relative_error(mixed, 0.25 * swap(masks[i]) + 0.75 * swap(other[i])) < 1e-12
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", mostly_slow(FRAMEWORKS, ["nnx"]))
 def test_every_framework(framework):
     net, params, x, _ = load("lite")
     f = FRAMEWORKS[framework](net, params)

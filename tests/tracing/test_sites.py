@@ -12,6 +12,7 @@ from jax import lax, nn
 from nets import NETS, Conv, Dense, Residual, load, plain
 from peers import relative_error
 from precision import enable_x64
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr.rules import gates
@@ -148,10 +149,10 @@ def test_a_keyword_output_tree_and_integer_outputs():
 def test_dtypes(dtype):
     with enable_x64(True):
         net, params, x, target = load("vgg", dtype)
-        f = plain(net, params)
-        read = jaxattr.with_rules(f, {"activation": gates.guided})
+        f = jax.jit(plain(net, params))
+        read = jax.jit(jaxattr.with_rules(f, {"activation": gates.guided}))
         assert read(x).dtype == dtype
-        assert jaxattr.guided_backprop(f)(x, target).dtype == dtype
+        assert jax.jit(jaxattr.guided_backprop(f))(x, target).dtype == dtype
         np.testing.assert_allclose(
             read(x).astype(float), f(x).astype(float), rtol=float(jnp.finfo(dtype).eps) * 50
         )
@@ -177,7 +178,7 @@ def layers(net):
     return sum(isinstance(layer, Conv | Dense) for layer in net) + sum(inside)
 
 
-@pytest.mark.parametrize("framework", ["plain", *FRAMEWORKS])
+@pytest.mark.parametrize("framework", mostly_slow(["plain", *FRAMEWORKS], ["plain", "nnx"]))
 @pytest.mark.parametrize("name", NETS)
 def test_bias_and_batch_norm_fold_into_their_layer(name, framework):
     """Each layer is one affine operation, named after its convolution, of the same value."""
