@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from jaxattr.lowering.transposes import linear, on_cpu
-from jaxattr.lowering.windows import MAX_TAPS, Axis, Window, spread, taps, views, widened
+from jaxattr.lowering.windows import MAX_TAPS, Axis, Window, repeat, spread, taps, views, widened
 from jaxattr.types import Array
 
 
@@ -37,10 +37,16 @@ def sum_pool(params: Mapping[str, Any], x: Any) -> Callable[[Array], Array] | No
     def own(a: Array) -> Array:
         return lax.reduce_window(a, np.zeros((), a.dtype), lax.add, *_settings(params))
 
+    def back(c: Array) -> Array:
+        # Where windows do not overlap this is not only quicker: of equal copies put side by side
+        # inside a fusion, XLA's CPU backend (jax 0.10.2) has read some from the wrong place.
+        whole = repeat(c, window)
+        return spread(lambda _, c: c, window, c) if whole is None else whole
+
     return linear(
         on_cpu(widened(lambda a: reduce(add, views(a, window))), own),
         on_cpu(
-            widened(lambda c: spread(lambda _, c: c, window, c)),
+            widened(back),
             lambda c: jax.linear_transpose(own, x)(c)[0],
         ),
     )

@@ -130,6 +130,20 @@ def spread(term: Callable[..., Array], window: Window, *outputs: Array, fill: fl
     return _interleave(phases, strides)[tuple(slice(a.length) for a in window)]
 
 
+def repeat(y: Array, window: Window) -> Array | None:
+    """Give each element what the only position that sees it has; None if others see it too."""
+    if any((a.stride, a.low, a.dilation) != (a.size, 0, 1) for a in window):
+        return None
+    grid = [n for a in window for n in (a.positions, a.size)]
+    split = jnp.broadcast_to(y.reshape([n for a in window for n in (a.positions, 1)]), grid)
+    whole = split.reshape([a.positions * a.size for a in window])
+    return lax.pad(
+        whole,
+        jnp.zeros((), y.dtype),
+        [(0, a.length - n, 0) for a, n in zip(window, whole.shape, strict=True)],
+    )
+
+
 def widened(f: Callable[..., Array]) -> Callable[..., Array]:
     """Compute a function of arrays of short floats in float32, and round once."""
 

@@ -10,6 +10,7 @@ import pytest
 from jax import lax
 from precision import enable_x64
 
+import jaxattr
 from jaxattr.lowering import lower
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -240,3 +241,24 @@ def test_what_has_no_better_spelling_is_left_alone():
     assert spelled(pool("max", (1, 12, 12, 1), (1, 1, 1, 1)), x) is None  # too many taps
     with enable_x64(True):
         assert spelled(wide, x, w) is None
+
+
+@pytest.mark.parametrize("size", [8, 9])
+def test_pools_inside_a_large_fusion(size):
+    """Of equal arrays put side by side XLA's CPU backend has read some from the wrong place."""
+    first, last = jax.random.split(jax.random.key(0))
+    kernel, weights = jax.random.normal(first, (3, 3, 3, 8)), jax.random.normal(last, (128, 5))
+
+    def f(x):
+        a = lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        window = (1, 2, 2, 1)
+        a = lax.reduce_window(jnp.tanh(a + 0.1), 0.0, lax.add, window, window, "VALID") / 4
+        return a.reshape(len(x), -1) @ weights
+
+    x, target = jax.random.normal(jax.random.key(1), (2, size, size, 3)), jnp.array([0, 1])
+    attribute = jaxattr.excitation_backprop(f)
+    compiled = jax.jit(attribute)(x, target)
+    np.testing.assert_allclose(compiled.sum((1, 2, 3)), 1, rtol=1e-4)
+    np.testing.assert_allclose(compiled, attribute(x, target), rtol=1e-3, atol=1e-5)
