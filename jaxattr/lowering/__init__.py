@@ -12,6 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxattr.lowering.convolutions import by_taps as by_taps
 from jaxattr.lowering.convolutions import convolution
 from jaxattr.lowering.memory import materialize as materialize
 from jaxattr.lowering.memory import pack_gate as pack_gate

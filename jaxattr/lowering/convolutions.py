@@ -51,24 +51,9 @@ def convolution(params: Mapping[str, Any], x: Any, w: Any) -> Spelling | None:
     settings = {k: v for k, v in params.items() if k != "out_sharding"}
     own = partial(lax.conv_general_dilated, **settings)
     y = jax.eval_shape(own, x, w)
-    plain = params["batch_group_count"] == 1 and params.get("out_sharding") is None
-    if not (plain and x.dtype == w.dtype == y.dtype and y.size):
+    if not (_is_plain(params) and x.dtype == w.dtype == y.dtype and y.size):
         return None
-
-    # Batch, channels, *spatial and output, input, *spatial to channels last.
-    lhs, rhs, out = params["dimension_numbers"]
-    order_x, order_y = ((d[0], *d[2:], d[1]) for d in (lhs, out))
-    order_w = (*rhs[2:], rhs[1], rhs[0])
-    conv = Conv(
-        tuple(x.shape[i] for i in order_x),
-        tuple(w.shape[i] for i in order_w),
-        tuple(params["window_strides"]),
-        tuple((low, high) for low, high in params["padding"]),
-        tuple(params["lhs_dilation"]),
-        tuple(params["rhs_dilation"]),
-        params["feature_group_count"],
-        params["precision"],
-    )
+    conv, order_x, order_w, order_y = _channels_last(params, x, w)
     value, to_input = _spelling(conv)
 
     def fast(x: Array, w: Array) -> Array:
@@ -89,7 +74,80 @@ def convolution(params: Mapping[str, Any], x: Any, w: Any) -> Spelling | None:
     )
 
 
-def _spelling(conv: Conv) -> tuple[Spelling, Spelling]:
+def by_taps(params: Mapping[str, Any], x: Any, w: Any) -> Spelling | None:
+    """Return `conv_general_dilated` of arrays like `x` and `w` as a matrix product for each tap.
+
+    For a kernel of its own for every image, under `vmap`: then it is a batch of matrix products,
+    and so are its derivatives. JAX's own is a convolution in as many groups, whose derivative to
+    the kernel is wrong where the batch is sharded (jax 0.10.2), and which gathers the batch.
+
+    Returns:
+        The function of `x` and `w`; None for batch groups, dilated images and large kernels.
+    """
+    conv, order_x, order_w, order_y = _channels_last(params, x, w)
+    few = math.prod(conv.w[:-2]) <= MAX_TAPS and math.prod(conv.x_dilation) == 1
+    if not (few and _is_plain(params) and x.dtype == w.dtype):
+        return None
+    value, to_input = _spelling(conv)
+    if value.func is _dense:
+        value = partial(_taps, conv)
+        to_input = lambda w, c: jax.linear_transpose(lambda x: value(x, w), _like(conv.x, c))(c)[0]
+
+    def taken(x: Array, w: Array) -> Array:
+        return value(x.transpose(order_x), w.transpose(order_w)).transpose(np.argsort(order_y))
+
+    def taken_to_input(w: Array, c: Array) -> Array:
+        a = to_input(w.transpose(order_w), c.transpose(order_y))
+        return a.transpose(np.argsort(order_x))
+
+    to_kernel = lambda x, c: jax.linear_transpose(partial(taken, x), w)(c)[0]
+    return bilinear(taken, taken_to_input, to_kernel)
+
+
+def _taps(conv: Conv, x: Array, w: Array) -> Array:
+    """Convolve by a matrix product for each tap of the kernel."""
+    *_, inputs, outputs = conv.w
+    seen = views(x, (*_window(conv)[:-1], Axis(conv.x[-1])))
+    kernel = w.reshape(-1, inputs, conv.groups, outputs // conv.groups)
+
+    def product(seen: Array, w: Array) -> Array:
+        parts = seen.reshape(*seen.shape[:-1], conv.groups, inputs)
+        y = jnp.einsum("...gi,igo->...go", parts, w, precision=conv.precision)
+        return y.reshape(*y.shape[:-2], outputs)
+
+    return reduce(add, map(product, seen, kernel))
+
+
+def _like(shape: tuple[int, ...], c: Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, c.dtype)
+
+
+def _is_plain(params: Mapping[str, Any]) -> bool:
+    return params["batch_group_count"] == 1 and params.get("out_sharding") is None
+
+
+Order = tuple[int, ...]
+
+
+def _channels_last(params: Mapping[str, Any], x: Any, w: Any) -> tuple[Conv, Order, Order, Order]:
+    """Return a convolution with channels last, and how its operands and result are transposed."""
+    lhs, rhs, out = params["dimension_numbers"]
+    order_x, order_y = ((d[0], *d[2:], d[1]) for d in (lhs, out))
+    order_w = (*rhs[2:], rhs[1], rhs[0])
+    conv = Conv(
+        tuple(x.shape[i] for i in order_x),
+        tuple(w.shape[i] for i in order_w),
+        tuple(params["window_strides"]),
+        tuple((low, high) for low, high in params["padding"]),
+        tuple(params["lhs_dilation"]),
+        tuple(params["rhs_dilation"]),
+        params["feature_group_count"],
+        params["precision"],
+    )
+    return conv, order_x, order_w, order_y
+
+
+def _spelling(conv: Conv) -> tuple[partial, partial]:
     """Return the value, of `(x, w)`, and the derivative to the input, of `(w, cotangent)`."""
     window, taps = _window(conv), math.prod(conv.w[:-2])
     value, to_input = _dense, _dense_to_input
@@ -123,8 +181,7 @@ def _patches(conv: Conv, x: Array, w: Array) -> Array:
 
 
 def _patches_to_input(conv: Conv, w: Array, c: Array) -> Array:
-    like_x = jax.ShapeDtypeStruct(conv.x, c.dtype)
-    return jax.linear_transpose(lambda x: _patches(conv, x, w), like_x)(c)[0]
+    return jax.linear_transpose(lambda x: _patches(conv, x, w), _like(conv.x, c))(c)[0]
 
 
 @widened

@@ -31,6 +31,7 @@ def sectional(r: Array, x: Array, layer: Weighted) -> Handed:
     twice, and every active input gives up the same amount, so that the sum is what it was.
     """
     x = jnp.abs(x)  # no different where a ReLU came before
+    layer = layer._replace(apply=layer.apply_own)
     _, weights = jax.vjp(lambda w: layer.apply(x, w), layer.weight)
 
     def section(r: Array) -> Array:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxattr.lowering import by_taps
 from jaxattr.tracing import interpret
 from jaxattr.tracing.dataflow import elementwise
 from jaxattr.tracing.folding import followed, weight_axes
@@ -27,6 +28,7 @@ class Weighted(NamedTuple):
         linear: `x -> apply(x, weight)`, computed as the operation itself is.
         weight: the effective weight, every scale that follows folded in, whatever its sign.
         apply: `(x, weight) -> y`, bilinear, with any weight of that shape.
+        apply_own: the same, for a weight that each image of a `vmap` has for itself.
         shift: what is added, by biases and BatchNorms; it broadcasts to `y`.
         channels: the axes of `y` that are axes of the weight; none of a scale and shift alone.
         window: how many positions of `x` an output sees, 1 for a dense layer.
@@ -36,6 +38,7 @@ class Weighted(NamedTuple):
     linear: Callable[[Array], Array]
     weight: Array
     apply: Callable[[Array, Array], Array]
+    apply_own: Callable[[Array, Array], Array]
     shift: Array
     channels: tuple[int, ...] = ()
     window: int = 1
@@ -78,7 +81,7 @@ def weighted(
         shift, pull = jax.vjp(after, jnp.zeros_like(operands[0]))
         (scale,) = pull(jnp.ones_like(shift))
         apply = lambda x, w: (x * w).astype(shift.dtype)
-        return Weighted(lambda x: linear(x, *others), scale, apply, shift)
+        return Weighted(lambda x: linear(x, *others), scale, apply, apply, shift)
 
     side = leader.inputs.index(active)
     values: list[Any] = [given.get(a) if isinstance(a, int) else a.val for a in leader.inputs]
@@ -87,6 +90,11 @@ def weighted(
     def apply(x: Array, w: Array) -> Array:
         (y,) = run(*(x if i == side else w if i == 1 - side else v for i, v in enumerate(values)))
         return _rearranged(chain, start, y)
+
+    def apply_own(x: Array, w: Array) -> Array:
+        convolves = leader.primitive == "conv_general_dilated" and side == 0
+        taps = by_taps(leader.params, x, w) if convolves else None
+        return apply(x, w) if taps is None else _rearranged(chain, start, taps(x, w))
 
     shift, pull = jax.vjp(after, jnp.zeros_like(leader.output_avals[0]))
     (scale,) = pull(jnp.ones_like(shift))
@@ -98,6 +106,7 @@ def weighted(
         lambda x: linear(x, *others),
         effective,
         apply,
+        apply_own,
         shift,
         tuple(sorted(channels)),
         _window(leader, weight),

@@ -1,6 +1,8 @@
 """Every spelling against XLA's own: values, derivatives, transformations, platforms."""
 
 import re
+import subprocess
+import sys
 from functools import partial
 
 import jax
@@ -11,7 +13,7 @@ from jax import lax
 from precision import enable_x64
 
 import jaxattr
-from jaxattr.lowering import lower
+from jaxattr.lowering import by_taps, lower
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -262,3 +264,65 @@ def test_pools_inside_a_large_fusion(size):
     compiled = jax.jit(attribute)(x, target)
     np.testing.assert_allclose(compiled.sum((1, 2, 3)), 1, rtol=1e-4)
     np.testing.assert_allclose(compiled, attribute(x, target), rtol=1e-3, atol=1e-5)
+
+
+SHARDED = """
+import os
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+import jax, jax.numpy as jnp, numpy as np, jaxattr
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+keys = jax.random.split(jax.random.key(0), 4)
+kernels = [jax.random.normal(k, s) / 4 for k, s in zip(keys, [(3, 3, 3, 8), (3, 3, 2, 8)])]
+head = jax.random.normal(keys[2], (8, 5))
+
+def f(x):
+    for kernel in kernels:
+        groups = x.shape[-1] // kernel.shape[2]
+        x = jax.nn.relu(lax.conv_general_dilated(
+            x, kernel, (2, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        ))
+    return x.mean((1, 2)) @ head
+
+x, target = jax.random.normal(keys[3], (8, 9, 8, 3)), jnp.arange(8) % 5
+sharding = NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), PartitionSpec("batch"))
+explain = jax.jit(jaxattr.rsp(f))
+whole = explain(x, target)
+compiled = explain.lower(*(jax.device_put(a, sharding) for a in (x, target))).compile()
+parts = compiled(*(jax.device_put(a, sharding) for a in (x, target)))
+np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-6)
+assert "all-gather" not in compiled.as_text()
+"""
+
+
+def test_kernels_of_their_own_under_a_sharded_batch():
+    """Each device's images have their own weights; none of them is gathered."""
+    subprocess.run([sys.executable, "-c", SHARDED], check=True)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("settings", [{}, {"stride": (2, 3)}, {"dilation": (2, 1)}])
+def test_a_convolution_by_taps(groups, settings):
+    """It is the convolution, with both derivatives, for a kernel of its own for every image."""
+    strides, dilation = settings.get("stride", (1, 1)), settings.get("dilation", (1, 1))
+    with enable_x64(True):
+        keys = jax.random.split(jax.random.key(0), 3)
+        x = jax.random.normal(keys[0], (2, 1, 9, 8, 8), "float64")
+        w = jax.random.normal(keys[1], (2, 3, 2, 8 // groups, 8), "float64")
+        own = partial(
+            lax.conv_general_dilated,
+            window_strides=strides,
+            padding=((1, 0), (2, 1)),
+            rhs_dilation=dilation,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+        eqn = jax.make_jaxpr(own)(x[0], w[0]).jaxpr.eqns[-1]
+        taps = by_taps(eqn.params, x[0], w[0])
+        y, pull = jax.vjp(jax.vmap(own), x, w)
+        ours, ours_pull = jax.vjp(jax.vmap(taps), x, w)
+        c = jax.random.normal(keys[2], y.shape, "float64")
+        for a, b in zip((ours, *ours_pull(c)), (y, *pull(c)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
