@@ -47,10 +47,18 @@ def evaluate_variants(
 
     def step(chunk_: tuple[Array, Array]) -> Any:
         i, numbers = chunk_
-        images = jax.vmap(variant)(numbers)
-        logits = at_least_float32(network(images.reshape(-1, *images.shape[2:])))
+        logits = logits_of(network, jax.vmap(variant, out_axes=1)(numbers))
         report(progress, i, n, each=size)
-        return jax.vmap(read)(logits.reshape(*images.shape[:2], -1), numbers)
+        return jax.vmap(read, (1, 0))(logits, numbers)
 
     values = joined(lax.map(step, (jnp.arange(count), numbers[order])), n)
     return jax.tree.map(jnp.transpose, values)
+
+
+def logits_of(network: Fun, images: Array) -> Array:
+    """Return the logits, in at least float32, of variants of images `(B, n, H, W, C)`, `(B, n, K)`.
+
+    The variants of an image stay together, so that a batch that is sharded over devices stays so.
+    """
+    logits = network(images.reshape(-1, *images.shape[2:]))
+    return at_least_float32(logits).reshape(*images.shape[:2], -1)

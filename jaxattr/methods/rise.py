@@ -11,6 +11,7 @@ from jaxattr.image.masks import grid_mask
 from jaxattr.loops.chunks import chunks
 from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress, report
+from jaxattr.loops.variants import logits_of
 from jaxattr.scores import Score
 from jaxattr.tracing.transform import lowered
 from jaxattr.types import Array, Attribution, Fun, Key
@@ -72,7 +73,7 @@ def rise(
         key = need_key(key, "rise")
         batch, height, width, _ = x.shape
         numbers, valid = chunks(samples, chunk)
-        targets = jnp.tile(target, numbers.shape[1])
+        targets = jnp.repeat(target, numbers.shape[1])
 
         def draw(number: Array) -> Array:
             return grid_mask(
@@ -86,11 +87,10 @@ def rise(
         def step(total: Array, chunk_: tuple[Array, Array, Array]) -> tuple[Array, None]:
             i, numbers, valid = chunk_
             masks = jax.vmap(draw)(numbers)
-            images = masks[:, None, :, :, None] * x
-            logits = at_least_float32(network(images.reshape(-1, *x.shape[1:])))
-            weights = score(logits, targets).reshape(-1, batch) * valid[:, None]
+            logits = logits_of(network, masks[..., None] * x[:, None])
+            weights = score(logits.reshape(len(targets), -1), targets).reshape(batch, -1) * valid
             report(progress, i, samples, each=numbers.size)
-            sums = jnp.einsum("nb,nhw->bhw", weights, masks, precision=lax.Precision.HIGHEST)
+            sums = jnp.einsum("bn,nhw->bhw", weights, masks, precision=lax.Precision.HIGHEST)
             return total + sums, None
 
         start = jnp.zeros_like(at_least_float32(x[..., 0]))

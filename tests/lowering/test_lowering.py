@@ -274,7 +274,8 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 keys = jax.random.split(jax.random.key(0), 4)
-kernels = [jax.random.normal(k, s) / 4 for k, s in zip(keys, [(3, 3, 3, 8), (3, 3, int(sys.argv[1]), 8)])]
+shapes = (3, 3, 3, 8), (3, 3, int(sys.argv[1]), 8)
+kernels = [jax.random.normal(key, shape) / 4 for key, shape in zip(keys, shapes)]
 head = jax.random.normal(keys[2], (8, 5))
 
 def f(x):
