@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 from jaxattr.lowering import pack_gate
 from jaxattr.tracing.local import Local, Rule
@@ -34,19 +35,23 @@ def gate(backward: Callable[[jax.Array, jax.Array, Callable[[], jax.Array]], jax
         packs = is_gate(local.equations)
 
         def fwd(*operands: Any) -> tuple[jax.Array, Any]:
-            gate = pack_gate(local.slope(*operands) != 0) if packs else None
-            return local.value(*operands), (gate, operands)
+            values = [operand.value for operand in operands]
+            gate = pack_gate(local.slope(*values) != 0) if packs else None
+            learned = any(operand.perturbed for operand in operands[1:])
+            return local.value(*values), (gate, values, () if learned else None)
 
-        def bwd(residuals: Any, g: jax.Array) -> tuple[Any, ...]:
-            gate, (z, *parameters) = residuals
+        def bwd(residuals: Any, g: Any) -> tuple[Any, ...]:
+            gate, (z, *parameters), learned = residuals
+            if isinstance(g, SymbolicZero):
+                return (None,) * (1 + len(parameters))
             slope = lambda: local.slope(z, *parameters) if gate is None else gate.astype(z.dtype)
             back = backward(g, z, slope).astype(z.dtype)
-            if not parameters:
-                return (back,)
+            if learned is None:  # such as what a function with its own derivative closes over
+                return (back, *[None] * len(parameters))
             _, pull = jax.vjp(lambda *p: local.value(z, *p), *parameters)
             return (back, *pull(g))
 
-        activation.defvjp(fwd, bwd)
+        activation.defvjp(fwd, bwd, symbolic_zeros=True)
         return activation
 
     return rule

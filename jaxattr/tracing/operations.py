@@ -70,8 +70,18 @@ def operations(program: Program, active: Iterable[int]) -> tuple[Operation, ...]
             members = segment.members if segment else {i}
             found.append(_operation(flow, kind, members, e.outputs))
         elif not segment.members.issuperset(flow.used.get(e.outputs[0], ())):
-            found.append(_operation(flow, Kind.INACTIVE, {i}, e.outputs))
+            members = _makers(flow, i, segment.members)
+            found.append(_operation(flow, Kind.INACTIVE, members, e.outputs))
     return tuple(found)
+
+
+def _makers(flow: Flow, i: int, members: Container[int]) -> set[int]:
+    """Return the members of a segment that make what one of them gives to others."""
+    found, stack = set[int](), [i]
+    while stack:
+        found.add(j := stack.pop())
+        stack += [k for v in flow.entries(j) if (k := flow.made.get(v)) in members]
+    return found
 
 
 def _kind(flow: Flow, i: int, segment: Segment | None, statistics: set[int]) -> Kind:

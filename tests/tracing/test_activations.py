@@ -289,3 +289,40 @@ def test_a_closed_gate_lets_no_nan_pass(method):
     x, target = jax.random.normal(jax.random.key(1), (2, 4, 4, 3)), jnp.array([0, 1])
     assert (f(x) == 0).any()
     assert jnp.isfinite(getattr(jaxattr, method)(f)(x, target)).all()
+
+
+def test_a_comparison_inside_an_activation_that_others_see():
+    """As in `jnp.interp`: what it compares is made for them too."""
+
+    def f(x):
+        size = abs(x)
+        small = size <= 1
+        gentle = jnp.where(small, 0.5, size)  # an activation of x
+        return jnp.where(small, 2 * x, x / gentle).sum()
+
+    x = jnp.array([-2.0, 0.5, 3.0])
+    g = jaxattr.with_rules(f, {"activation": gates.gradient})
+    np.testing.assert_allclose(g(x), f(x), rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(g)(x), jax.grad(f)(x), rtol=1e-6, atol=1e-7)
+    table = jnp.linspace(-4, 4, 9)
+    h = lambda x: jnp.interp(x, table, nn.gelu(table)).sum()
+    np.testing.assert_allclose(
+        jax.grad(jaxattr.with_rules(h, {"activation": gates.gradient}))(x),
+        jax.grad(h)(x),
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.vmap])
+def test_an_activation_that_closes_over_an_array(wrap):
+    """JAX knows no derivative to what a `custom_vjp` closes over, and nobody asks for it."""
+    scale = jnp.array([1.0, 2.0, -3.0])
+
+    @jax.custom_vjp
+    def scaled(x):
+        return jnp.maximum(x, 0) * scale
+
+    scaled.defvjp(lambda x: (scaled(x), x), lambda x, g: (g * (x > 0) * scale,))
+    x = jnp.array([[-2.0, 0.5, 3.0]])
+    f = wrap(jaxattr.with_rules(lambda x: scaled(x).sum(), {"activation": gates.guided}))
+    np.testing.assert_allclose(jax.grad(lambda x: f(x).sum())(x), [[0, 2, -3]])
