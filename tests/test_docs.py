@@ -1,10 +1,12 @@
 """The pages that name code: what they name exists, what they show runs, arrows are as drawn."""
 
+import inspect
 import re
 import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import import_module
 from importlib.metadata import EntryPoint
 from itertools import pairwise
 from pkgutil import resolve_name
@@ -145,6 +147,16 @@ def test_arrows_are_as_drawn():
 
 def test_every_renamed_function_is_listed():
     assert {(f"`{old}`", f"`{new}`") for old, new in RENAMED.items()} == set(table("Renamed"))
+
+
+def test_renamed_options_are_taken_by_their_new_names():
+    for functions, old, new in table("Options"):
+        for function in re.findall(r"`(.+?)`", functions):
+            module, _, name = function.rpartition(".")
+            options = inspect.signature(getattr(import_module(module), name)).parameters
+            before, after = (cell.strip("`").partition("=")[0] for cell in (old, new))
+            assert after in options
+            assert before == after or before not in options
 
 
 def test_modules_that_have_moved_are_gone():

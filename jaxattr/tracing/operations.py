@@ -80,7 +80,8 @@ def _makers(flow: Flow, i: int, members: Container[int]) -> set[int]:
     found, stack = set[int](), [i]
     while stack:
         found.add(j := stack.pop())
-        stack += [k for v in flow.entries(j) if (k := flow.made.get(v)) in members]
+        made = (flow.made[v] for v in flow.entries(j) if v in flow.made)
+        stack += [k for k in made if k in members]
     return found
 
 
