@@ -7,7 +7,6 @@ import textwrap
 import typing
 from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from types import UnionType
@@ -183,29 +182,6 @@ def test_old_options_still_work():
             found = jaxattr.lpr(f, steps=2, baseline=old)
         expected = jaxattr.lpr(f, steps=2, baseline=new)(x, target)
         np.testing.assert_array_equal(found(x, target), expected)
-
-
-@pytest.mark.parametrize(
-    "explain",
-    [
-        partial(jaxattr.integrated_gradients, steps=3),
-        partial(jaxattr.guided_integrated_gradients, steps=3),
-        jaxattr.deeplift,
-        partial(jaxattr.occlusion, window=2),
-        partial(jaxattr.lpr, steps=2),
-    ],
-)
-def test_a_baseline_is_a_number_an_array_or_a_function(explain):
-    f = lambda x: jax.nn.relu(x.mean((1, 2)) - 0.2) @ jnp.array([[1.0, 2], [3, -4], [5, 6]])
-    x, target = jax.random.uniform(jax.random.key(0), (2, 4, 4, 3)), jnp.array([0, 1])
-    given = [explain(f, baseline=b) for b in (0.5, jnp.full(3, 0.5), lambda x: 0 * x + 0.5)]
-    first, *others = (attribute(x, target) for attribute in given)
-    for other in others:
-        np.testing.assert_array_equal(other, first)
-    with pytest.raises(ValueError, match=r"baseline has shape \(5,\), which does not broadcast"):
-        explain(f, baseline=jnp.ones(5))(x, target)
-    with pytest.raises(ValueError, match="baseline is True; expected a number, an array that"):
-        explain(f, baseline=lambda x: True)(x, target)
 
 
 DOCSTRINGS = [

@@ -1,0 +1,150 @@
+"""What an option means, whatever takes it: chunks and progress, baselines, first parameters."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxattr
+from jaxattr import metrics
+
+
+def tiny(x: jax.Array) -> jax.Array:
+    with jax.named_scope("features"):
+        x = jax.nn.relu(x - 0.2)
+    return x.mean((1, 2)) @ jnp.array([[1.0, 2], [3, -4], [5, 6]])
+
+
+X, TARGET = jax.random.uniform(jax.random.key(1), (2, 8, 8, 3)), jnp.array([0, 1])
+KEY = jax.random.key(2)
+
+
+def halves(image: np.ndarray) -> np.ndarray:
+    top = np.arange(len(image))[:, None] < np.full(image.shape[1], 4)
+    return np.stack([top, ~top])
+
+
+def on_maps(measure: Callable, **given: jax.Array) -> Callable:
+    return lambda x, target, **key: measure(x, given.get("target", target), x, **key)
+
+
+LOOPS: dict[str, tuple[int, Callable]] = {
+    "integrated_gradients": (7, lambda **o: jaxattr.integrated_gradients(tiny, steps=7, **o)),
+    "blur_integrated_gradients": (
+        7,
+        lambda **o: jaxattr.blur_integrated_gradients(tiny, steps=7, **o),
+    ),
+    "xrai": (
+        14,
+        lambda **o: jaxattr.xrai(tiny, steps=7, segments=halves, min_pixels=1, **o),
+    ),
+    "cameras": (3, lambda **o: jaxattr.cameras(tiny, layer="features", scales=(1, 1.5), **o)),
+    "score_cam": (3, lambda **o: jaxattr.score_cam(tiny, layer="features", **o)),
+    "occlusion": (50, lambda **o: jaxattr.occlusion(tiny, window=2, **o)),
+    "rise": (7, lambda **o: jaxattr.rise(tiny, samples=7, cells=3, **o)),
+    "smoothgrad": (7, lambda **o: jaxattr.smoothgrad(jaxattr.saliency(tiny), samples=7, **o)),
+    "smoothgrad_squared": (
+        7,
+        lambda **o: jaxattr.smoothgrad_squared(jaxattr.saliency(tiny), samples=7, **o),
+    ),
+    "vargrad": (7, lambda **o: jaxattr.vargrad(jaxattr.saliency(tiny), samples=7, **o)),
+    "insertion": (9, lambda **o: on_maps(metrics.insertion(tiny, step=8, **o))),
+    "deletion": (9, lambda **o: on_maps(metrics.deletion(tiny, step=8, **o))),
+    "complementary_insertion": (
+        9,
+        lambda **o: on_maps(
+            metrics.complementary_insertion(tiny, step=8, **o), target=TARGET[:, None]
+        ),
+    ),
+    "morf": (9, lambda **o: on_maps(metrics.morf(tiny, fraction=1, steps=8, **o))),
+    "lerf": (9, lambda **o: on_maps(metrics.lerf(tiny, fraction=1, steps=8, **o))),
+    "infidelity": (7, lambda **o: on_maps(metrics.infidelity(tiny, samples=7, **o))),
+    "max_sensitivity": (
+        7,
+        lambda **o: metrics.max_sensitivity(jaxattr.input_x_gradient(tiny), samples=7, **o),
+    ),
+}
+"""Loops over samples: how many there are, and what has the loop."""
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_chunks_and_progress(name):
+    """The same for every chunk; the last report is the whole."""
+    total, make = LOOPS[name]
+    needs_key = name in ("infidelity", "max_sensitivity") or hasattr(jaxattr, name)
+    key = {"key": KEY} if needs_key else {}
+    seen: list[int] = []
+    results = [
+        jax.tree.leaves(make(**options)(X, TARGET, **key))
+        for options in ({"chunk": 1, "progress": seen.append}, {"chunk": 3}, {"chunk": 100})
+    ]
+    jax.effects_barrier()
+    assert max(seen) == total
+    assert len(seen) == total
+    for other in results[1:]:
+        for a, b in zip(other, results[0], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_every_loop_over_samples_is_tested():
+    public = {**vars(jaxattr), **vars(metrics)}
+    functions = {n: f for n, f in public.items() if inspect.isfunction(f)}
+    chunked = {n for n, f in functions.items() if "chunk" in inspect.signature(f).parameters}
+    assert chunked == set(LOOPS)
+
+
+@pytest.mark.parametrize(
+    ("explain", "init"),
+    [
+        (partial(jaxattr.dmbp, steps=2), lambda frozen, x, target: (0.5 * jnp.ones((2, 8, 8, 3)),)),
+        (partial(jaxattr.lpr, steps=2), lambda frozen, x, target: (0.5 * jnp.ones((2, 8, 8, 3)),)),
+        (
+            partial(jaxattr.meaningful_perturbation, steps=2, spacing=4),
+            lambda x, target: jnp.full((2, 2, 2), 0.5),
+        ),
+        (
+            partial(jaxattr.extremal_perturbation, steps=2, areas=(0.5,), spacing=4),
+            lambda x, target: jnp.full((2, 1, 2, 2), 0.5),
+        ),
+    ],
+)
+def test_an_init_is_a_number_an_array_or_a_function(explain, init):
+    given = [0.5, jnp.full(1, 0.5), init]
+    maps = [explain(tiny, init=i)(X, TARGET, key=KEY) for i in given]
+    for other in maps[1:]:
+        np.testing.assert_array_equal(other, maps[0])
+
+
+def test_a_metrics_baseline_is_a_number_an_array_or_a_function():
+    for make in (partial(metrics.insertion, step=8), partial(metrics.morf, fraction=1)):
+        given = [make(tiny, baseline=b) for b in (0.5, jnp.full(3, 0.5), lambda x: 0 * x + 0.5)]
+        first, *others = (measure(X, TARGET, X).curve for measure in given)
+        for other in others:
+            np.testing.assert_array_equal(other, first)
+
+
+@pytest.mark.parametrize(
+    "explain",
+    [
+        partial(jaxattr.integrated_gradients, steps=3),
+        partial(jaxattr.guided_integrated_gradients, steps=3),
+        jaxattr.deeplift,
+        partial(jaxattr.occlusion, window=2),
+        partial(jaxattr.lpr, steps=2),
+    ],
+)
+def test_a_baseline_is_a_number_an_array_or_a_function(explain):
+    f = lambda x: jax.nn.relu(x.mean((1, 2)) - 0.2) @ jnp.array([[1.0, 2], [3, -4], [5, 6]])
+    x, target = jax.random.uniform(jax.random.key(0), (2, 4, 4, 3)), jnp.array([0, 1])
+    given = [explain(f, baseline=b) for b in (0.5, jnp.full(3, 0.5), lambda x: 0 * x + 0.5)]
+    first, *others = (attribute(x, target) for attribute in given)
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+    with pytest.raises(ValueError, match=r"baseline has shape \(5,\), which does not broadcast"):
+        explain(f, baseline=jnp.ones(5))(x, target)
+    with pytest.raises(ValueError, match="baseline is True; expected a number, an array that"):
+        explain(f, baseline=lambda x: True)(x, target)
