@@ -109,7 +109,7 @@ def check_images(x: Array) -> None:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
             f"x has dtype {x.dtype}; expected a float dtype: pass images as the model takes them, "
-            "already normalised"
+            "already normalized"
         )
     if is_concrete(x):
         with jax.ensure_compile_time_eval():

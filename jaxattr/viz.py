@@ -27,15 +27,15 @@ PERCENTILE = 99.5
 
 _PANEL, _GAP, _HEAD, _FOOT = 2.0, 0.125, 0.25, 0.625  # inches
 _DPI = 160  # at least
-_INK, _FAINT, _BAR = "0.15", "0.75", "0.88"  # greys
+_INK, _FAINT, _BAR = "0.15", "0.75", "0.88"  # grays
 
 
 def scale(a: ArrayLike, *, percentile: float = PERCENTILE) -> ScalarMappable:
-    """Choose the colours of a map.
+    """Choose the colors of a map.
 
     A map with negative values is drawn in `SIGNED` from `-v` to `v`, any other in `POSITIVE` from
     0 to `v`, where `v` is a percentile of the magnitudes: a few outliers do not turn the rest
-    pale. What lies beyond is drawn in the colour of the end.
+    pale. What lies beyond is drawn in the color of the end.
 
     Args:
         a: a map of any shape.
@@ -43,7 +43,7 @@ def scale(a: ArrayLike, *, percentile: float = PERCENTILE) -> ScalarMappable:
             everywhere, the largest magnitude takes its place.
 
     Returns:
-        `.to_rgba(values)` gives colours, `.norm` the range; a colour bar takes it as it is.
+        `.to_rgba(values)` gives colors, `.norm` the range; a color bar takes it as it is.
 
     Raises:
         ValueError: if a value is not finite.
@@ -65,11 +65,11 @@ def scale(a: ArrayLike, *, percentile: float = PERCENTILE) -> ScalarMappable:
 
 
 def paint(a: ArrayLike, *, percentile: float = PERCENTILE) -> np.ndarray:
-    """Draw a map in the colours of `scale`.
+    """Draw a map in the colors of `scale`.
 
     Args:
         a: a map `(H, W)`, or `(H, W, C)` whose channels are summed first.
-        percentile: where colours saturate, see `scale`.
+        percentile: where colors saturate, see `scale`.
 
     Returns:
         An RGB image `(H, W, 3)` of values in [0, 1].
@@ -82,15 +82,15 @@ def paint(a: ArrayLike, *, percentile: float = PERCENTILE) -> np.ndarray:
 
 
 def overlay(image: ArrayLike, a: ArrayLike, *, percentile: float = PERCENTILE) -> np.ndarray:
-    """Draw a map like a glaze over the photograph, whose colours are taken out.
+    """Draw a map like a glaze over the photograph, whose colors are taken out.
 
-    The painted map is multiplied with the photograph in light greys: where the map is zero the
+    The painted map is multiplied with the photograph in light grays: where the map is zero the
     photograph stays as it is.
 
     Args:
         image: RGB `(H, W, 3)`, of dtype uint8 or of floats in [0, 1].
         a: a map `(H, W)` or `(H, W, C)` of the same height and width.
-        percentile: where colours saturate, see `scale`.
+        percentile: where colors saturate, see `scale`.
 
     Returns:
         An RGB image `(H, W, 3)` of values in [0, 1].
@@ -104,8 +104,8 @@ def overlay(image: ArrayLike, a: ArrayLike, *, percentile: float = PERCENTILE) -
             f"the map is {painted.shape[:2]}, the photograph {photograph.shape[:2]}: resize the "
             "map first, e.g. with jaxattr.maps.resize"
         )
-    grey = photograph @ np.array([0.299, 0.587, 0.114])
-    return painted * (0.45 + 0.55 * grey[..., None])
+    gray = photograph @ np.array([0.299, 0.587, 0.114])
+    return painted * (0.45 + 0.55 * gray[..., None])
 
 
 def figure(
@@ -120,7 +120,7 @@ def figure(
     """Draw a photograph and its attribution maps side by side.
 
     Maps of one channel, which come at a coarse resolution, are laid over the photograph; maps of
-    more are drawn on their own, their channels summed. Each has its colour bar, in the units of
+    more are drawn on their own, their channels summed. Each has its color bar, in the units of
     the map, for the scales of methods do not compare.
 
     Args:
@@ -129,7 +129,7 @@ def figure(
         maps: from titles to maps `(H, W)`, `(H, W, 1)` or `(H, W, C)`.
         classes: names and probabilities, listed below the photograph; there is room for three.
         target: which of `classes` is explained, printed bold.
-        percentile: where colours saturate, see `scale`.
+        percentile: where colors saturate, see `scale`.
         columns: panels in a row, the photograph's included.
 
     Returns:
@@ -147,7 +147,7 @@ def figure(
         coarse = np.ndim(a) == 3 and np.shape(a)[-1] == 1
         ground = photograph if coarse else np.ones_like(photograph)
         _show(slot.panel, overlay(ground, a, percentile=percentile), title)
-        _colour_bar(slot.foot, scale(_plane(a), percentile=percentile))
+        _color_bar(slot.foot, scale(_plane(a), percentile=percentile))
     return result
 
 
@@ -200,11 +200,11 @@ def _list_classes(foot: Axes, classes: Sequence[tuple[str, float]], target: int 
             foot.text(x, y + 0.005, text, size=7, weight=weight, color=_INK, ha=side, va="center")
 
 
-def _colour_bar(foot: Axes, colours: ScalarMappable) -> None:
+def _color_bar(foot: Axes, colors: ScalarMappable) -> None:
     foot.set_axis_off()
     strip = foot.inset_axes((0, 1 - 0.14 / _FOOT, 1, 0.07 / _FOOT))
-    bar = Colorbar(strip, colours, orientation="horizontal")
-    ends = sorted({*colours.get_clim(), 0})
+    bar = Colorbar(strip, colors, orientation="horizontal")
+    ends = sorted({*colors.get_clim(), 0})
     bar.set_ticks(ends, labels=[f"{v:.2g}".replace("-", "\N{MINUS SIGN}") for v in ends])
     bar.ax.tick_params(labelsize=7, labelcolor=_INK, length=0, pad=2)
     bar.outline.set(edgecolor=_FAINT, linewidth=0.5)

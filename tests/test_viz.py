@@ -45,7 +45,7 @@ def test_red_speaks_for_the_class_blue_against_it_and_zero_is_white():
     np.testing.assert_allclose(viz.paint([[1.0, 0.0]])[0, 1], WHITE, atol=0.01)
 
 
-def test_outliers_take_the_colour_of_the_end():
+def test_outliers_take_the_color_of_the_end():
     a = np.ones((100, 100))
     a[0, 0] = 1e6
     np.testing.assert_array_equal(viz.paint(a)[0, 0], viz.paint(a)[1, 1])
@@ -56,10 +56,10 @@ def test_channels_are_summed():
     np.testing.assert_array_equal(viz.paint(a), viz.paint(a.sum(-1)))
 
 
-def test_an_overlay_of_nothing_is_the_photograph_in_light_greys(photograph: np.ndarray):
+def test_an_overlay_of_nothing_is_the_photograph_in_light_grays(photograph: np.ndarray):
     over = viz.overlay(photograph, np.zeros((24, 32, 1)))
-    grey = photograph / 255 @ [0.299, 0.587, 0.114]
-    np.testing.assert_allclose(over, np.repeat((0.45 + 0.55 * grey)[..., None], 3, -1), atol=1e-12)
+    gray = photograph / 255 @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(over, np.repeat((0.45 + 0.55 * gray)[..., None], 3, -1), atol=1e-12)
     np.testing.assert_array_equal(over, viz.overlay(photograph / 255, np.zeros((24, 32))))
 
 

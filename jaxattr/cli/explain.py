@@ -69,8 +69,8 @@ def explain(
 
     An IMAGE is a file, or a photograph that scikit-image carries: skimage:chelsea (a cat),
     skimage:coffee, skimage:rocket. For each of them, a figure NAME.png and the maps
-    NAME.METHOD.npy, of shape (height, width, channels), are written to the folder of --out; what
-    speaks for the class and what speaks against it stand beside DMBP.
+    NAME.METHOD.npy, of shape (height, width, channels), are written to the folder of --out;
+    evidence for the class and evidence against it stand beside DMBP.
     """
     options = {k: v for k, v in options.items() if v is not None}
     with no_traceback():

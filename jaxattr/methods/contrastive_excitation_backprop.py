@@ -45,7 +45,7 @@ def contrastive_excitation_backprop(f: Fun, *, layer: str | None = None) -> Attr
 
     Returns:
         An attribution as in `excitation_backprop`, of both signs; `jaxattr.maps.positive` keeps
-        what speaks for the target, the map of the paper.
+        the evidence for the target, the map of the paper.
 
     Raises:
         UnsupportedOperation: as `excitation_backprop` does.

@@ -37,7 +37,7 @@ def contrastive_rsp(f: Fun, *, layer: str | None = None, purge: bool = True) -> 
     """Attribute as `rsp` does, starting from contrastive excitation backprop.
 
     `F` is the map of `contrastive_excitation_backprop` at the feature layer, of all its channels:
-    hostile is whatever speaks against the target. No class need be named.
+    hostile is all evidence against the target. No class need be named.
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.

@@ -58,7 +58,7 @@ def deeplift(f: Fun, *, baseline: Baseline = 0.0) -> Attribution:
     of; a `stop_gradient` stops nothing here. Affine layers and sums have their own derivative. A
     max-pool gives its change to the winner at `x` if it grew, and else to the winner at `x'`. A
     product of two values that depend on `x`, as in squeeze-and-excitation, attention or a
-    normalisation, is split by `ab - a'b' = (b + b')/2 (a - a') + (a + a')/2 (b - b')`, and `a/b` as
+    normalization, is split by `ab - a'b' = (b + b')/2 (a - a') + (a + a')/2 (b - b')`, and `a/b` as
     `a (1/b)`.
 
     Args:

@@ -21,7 +21,7 @@ Loss: TypeAlias = Callable[[Array, Array, Array], Array]
 
 
 def positive(y: Array, y_positive: Array, y_negative: Array) -> Array:
-    """Maximise the positive part alone: `-y+` (Table 1)."""
+    """Maximize the positive part alone: `-y+` (Table 1)."""
     return -y_positive
 
 
@@ -145,7 +145,7 @@ def dmbp(f: Fun, **options: Any) -> Attribution:
 
         y+ = <grad_x F+, x> (+ sum_l <grad_b_l F+, b_l>),    y- likewise,    y~ = y - y+ - y-
 
-    and `y` the logit, the masks `s = sigmoid(theta)` minimise `loss` for each image, by default
+    and `y` the logit, the masks `s = sigmoid(theta)` minimize `loss` for each image, by default
     `y- - y+ + |y~|`, and
 
         a = (grad_x F+ + grad_x F-) * x
@@ -153,21 +153,21 @@ def dmbp(f: Fun, **options: Any) -> Attribution:
     No forward pass of `f` is needed: `y+` is a forward pass of the frozen network (see
     `jaxattr.freeze`) with the masks on its activations, so a step costs two such passes and their
     gradients, about four forward passes. Laws: equals the definition by masked backward passes and
-    double differentiation; `y = y+ + y- + y~`; each image as if alone.
+    double differentiation; `y = y+ + y- + y~`; each image is independent of its batch.
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`, of affine layers, activations, pools and
             residual sums. Smooth activations are taken by their tangent at `x`.
-        steps: of the optimiser. The paper takes 200.
+        steps: of the optimizer. The paper takes 200.
         learning_rate: of RMSProp, 0.01 in the paper.
         loss: `positive`, `positive_negative` or `disentangling` of `jaxattr.methods.dmbp`.
         bias: whether the bias terms count in `y+` and `y-`, as the paper's formula says. Without
-            them the objective speaks of the image alone; read literally, it optimises biases.
+            them the objective speaks of the image alone; read literally, it optimizes biases.
         init: `theta` at first, on which the paper is silent: a number, 0 for masks of one half, or
             a function of the frozen network, the images and the classes, such as `guided` of this
             module: the better start on one network, the worse on another (`docs/learned.md`).
         per_channel: one mask entry per channel instead of one per element.
-        optimizer: any optax optimiser, in place of RMSProp (decay 0.99, eps 1e-8).
+        optimizer: any optax optimizer, in place of RMSProp (decay 0.99, eps 1e-8).
         progress: called with the number of steps done, up to a hundred times.
 
     Returns:

@@ -58,7 +58,7 @@ def excitation_backprop(f: Fun, *, layer: str | None = None) -> Attribution:
         bilinearly. Cost: about three forward passes of a ResNet-50 or a VGG-16.
 
     Raises:
-        UnsupportedOperation: at a product of two values that depend on `x`, a normalisation by
+        UnsupportedOperation: at a product of two values that depend on `x`, a normalization by
             them, or an operation of unknown kind.
         ValueError: if the layer is unknown; the known ones are listed.
 

@@ -153,19 +153,20 @@ def extremal_perturbation(f: Fun, **options: Any) -> Attribution:
     """Find the part of the image, of a given area, that excites the class most.
 
     For each area `a`, a mask `m` of smooth shape (`jaxattr.image.smooth_masks`) chooses for a pixel
-    how much of the image is kept: at 0 all is blurred away, at 1 nothing. The mask maximises
+    how much of the image is kept: at 0 all is blurred away, at 1 nothing. The mask maximizes
 
         s(m * x) - penalty growth^i || vecsort(m) - r_a ||^2 / N      (eqs. 1 and 4)
 
     by gradient ascent over its parameters, for each image. `s` is the score of the class,
     `i` the step, and `r_a` has `(1 - a) N` zeros followed by ones, so that in the end `m` is 1 on
     a share `a` of the pixels and 0 elsewhere. The map is the mean of the masks of all areas,
-    smoothed. Laws: equals TorchRay's curves of reward and penalty; each image as if alone.
+    smoothed. Laws: equals TorchRay's curves of reward and penalty; each image is independent of its
+    batch.
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
         areas: `a`, shares of the image; those of the authors' pointing game on VOC.
-        steps: of the optimiser.
+        steps: of the optimizer.
         pyramid: what an image becomes as it is taken away: `blur_pyramid` or `fade_pyramid` of this
             module, or any function from images to levels.
         game: `preserve`, `delete` or `dual` of this module.
@@ -181,7 +182,7 @@ def extremal_perturbation(f: Fun, **options: Any) -> Attribution:
         init: the parameters at first: a number, an array that broadcasts to `(B, areas, h, w)`, or
             a function of images and classes.
         learning_rate: of gradient descent with momentum 0.9.
-        optimizer: any optax optimiser, in place of that one. Parameters are kept in [0, 1].
+        optimizer: any optax optimizer, in place of that one. Parameters are kept in [0, 1].
         progress: called with the number of steps done, up to a hundred times.
 
     Returns:

@@ -37,7 +37,7 @@ def guided_grad_cam(f: Fun, *, layer: str | None = None) -> Attribution:
     Reference:
         Selvaraju et al., Grad-CAM, ICCV 2017.
 
-    Differs from Captum, which enlarges the map by nearest neighbours.
+    Differs from Captum, which enlarges the map by nearest neighbors.
     """
     fine, coarse = guided_backprop(f), grad_cam(f, layer=layer)
 

@@ -120,18 +120,18 @@ def lpr(f: Fun, **options: Any) -> Attribution:
 
         Mp = 1 - sigmoid(gamma (A - alpha)),    Mn = sigmoid(gamma (A - beta))
 
-    hide the most and the least attributed pixels, and `theta` minimises
+    hide the most and the least attributed pixels, and `theta` minimizes
 
         [F(x Mp) - F(x)] + [F(x) - F(x Mn)] + lambda (mean|1 - Mp| + mean|1 - Mn|)
 
     by Adam, for each image. A step costs the masked images' forward and backward passes and the
     map's backward pass and its derivative, about six forward passes. Laws: the map is that of the
-    rule `jaxattr.rules.gates.learned`; each image as if alone.
+    rule `jaxattr.rules.gates.learned`; each image is independent of its batch.
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`, of affine layers, activations, pools and
             residual sums.
-        steps: of the optimiser; the paper's Table 2 is flat from about 34 on.
+        steps: of the optimizer; the paper's Table 2 is flat from about 34 on.
         learning_rate: of Adam, 0.2 in the paper.
         baseline: what `m` is measured against: a number, an array that broadcasts to `x`, or a
             function of images; None for no baseline.
@@ -148,7 +148,7 @@ def lpr(f: Fun, **options: Any) -> Attribution:
         smoothing: standard deviation, in pixels, of a Gaussian over the masks (eq. 6); 0 is none.
         init: `theta` at first: a number, an array that broadcasts to each activation's output, or
             a function of the frozen network, the images and the classes.
-        optimizer: any optax optimiser, in place of Adam.
+        optimizer: any optax optimizer, in place of Adam.
         progress: called with the number of steps done, up to a hundred times.
 
     Returns:

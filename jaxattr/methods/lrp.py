@@ -74,7 +74,7 @@ def lrp(f: Fun, **options: Any) -> Attribution:
             `Composite`. By default z+ for convolutions and epsilon for dense layers.
         bias: whether a bias, and the shift of a BatchNorm, takes a share of the relevance, as in
             the papers. It is lost to the image then.
-        conserve: whether what biases and stabilisers take, and what reaches an output to which no
+        conserve: whether what biases and stabilizers take, and what reaches an output to which no
             input contributes, is spread evenly over the inputs of that output.
 
     Returns:
@@ -83,7 +83,7 @@ def lrp(f: Fun, **options: Any) -> Attribution:
         not negative, gamma and alpha-beta two (`docs/relevance.md`).
 
     Raises:
-        UnsupportedOperation: if `f` contains what no rule covers: a normalisation by statistics of
+        UnsupportedOperation: if `f` contains what no rule covers: a normalization by statistics of
             the image (LayerNorm, GroupNorm, softmax), attention, a sort.
 
     Example:
@@ -98,7 +98,7 @@ def lrp(f: Fun, **options: Any) -> Attribution:
         Bach et al., On pixel-wise explanations for non-linear classifier decisions by layer-wise
         relevance propagation, PLOS ONE 2015.
 
-    Differs from zennit, whose rules need a canoniser for every model family, or BatchNorms join the
+    Differs from zennit, whose rules need a canonizer for every model family, or BatchNorms join the
     wrong layer and relevance doubles at residual sums; and from Captum, which has no rule for
     residual sums. Without biases, gamma tells positive outputs from negative ones without them too.
     """

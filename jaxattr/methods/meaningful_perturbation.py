@@ -128,7 +128,7 @@ def meaningful_perturbation_details(
 def meaningful_perturbation(f: Fun, **options: Any) -> Attribution:
     """Find the smallest smooth part of the image whose blurring loses the class.
 
-    A mask `m` is 1 where the image is kept and 0 where it is blurred. It minimises
+    A mask `m` is 1 where the image is kept and 0 where it is blurred. It minimizes
 
         E_tau[ s( m x(. - tau) + (1 - m) b(. - tau) ) ]
             + lambda_1 sum_i |1 - p_i| + lambda_2 sum_i |grad p_i|^beta      (eq. 4)
@@ -136,15 +136,16 @@ def meaningful_perturbation(f: Fun, **options: Any) -> Attribution:
     over a coarse grid of parameters `p` that is enlarged to `m`, by Adam, for each image. `s` is
     the score of the class, `b` the blurred image, `tau` a shift of both by some pixels, drawn at
     every step, the same for all images of a batch. The map is `1 - m`. Laws: without jitter and
-    noise no draw is made; a classifier blind to the image leaves it whole; each image as if alone.
+    noise no draw is made; a classifier blind to the image leaves it whole; each image is
+    independent of its batch.
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
-        steps: of the optimiser.
+        steps: of the optimizer.
         score: `s`, of `jaxattr.scores`.
         blur_sigma: standard deviation of the image's blur in pixels.
         spacing: pixels from one parameter to the next.
-        mask_sigma: standard deviation in pixels of the Gaussian that smoothes the enlarged grid.
+        mask_sigma: standard deviation in pixels of the Gaussian that smooths the enlarged grid.
         jitter: `tau` is uniform over this many pixels down and across; 0 is none.
         noise: standard deviation of what is added to the parameters at every step.
         lambda_1: weight of the mask's size.
@@ -155,7 +156,7 @@ def meaningful_perturbation(f: Fun, **options: Any) -> Attribution:
             they cut out the smallest disc in the middle of the image which, blurred, takes away
             99 % of what the largest does.
         learning_rate: of Adam.
-        optimizer: any optax optimiser, in place of Adam. Parameters are kept in [0, 1].
+        optimizer: any optax optimizer, in place of Adam. Parameters are kept in [0, 1].
         progress: called with the number of steps done, up to a hundred times.
 
     Returns:

@@ -46,7 +46,7 @@ def rap(f: Fun) -> Attribution:
         forward and backward ones of every layer, about six forward passes of a ResNet-50.
 
     Raises:
-        UnsupportedOperation: at a product of two values that depend on `x`, a normalisation by
+        UnsupportedOperation: at a product of two values that depend on `x`, a normalization by
             them, or an operation of unknown kind.
 
     Example:

@@ -43,7 +43,7 @@ def rsp_details(
 def rsp(
     f: Fun, *, layer: str | None = None, hostile: Array | None = None, purge: bool = True
 ) -> Attribution:
-    r"""Attribute to each pixel what speaks for the target, and what for hostile classes.
+    r"""Attribute to each pixel evidence for the target, or for hostile classes.
 
     At the feature layer, with values `x`, each class has a gradient activation map
 
@@ -60,8 +60,8 @@ def rsp(
     positive parts of what they add, the first layer has the z-box rule with the image's own
     minimum and maximum, and BatchNorm is part of the layer before it. So the target's object
     becomes positive, hostile ones negative, the rest about zero. Laws: without purging the map sums
-    to what it starts from, wherever an output with relevance has an active input; each image as if
-    alone.
+    to what it starts from, wherever an output with relevance has an active input; each image is
+    independent of its batch.
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
@@ -77,7 +77,7 @@ def rsp(
         seven forward passes of a ResNet-50 or a VGG-16.
 
     Raises:
-        UnsupportedOperation: at a product of two values that depend on `x`, a normalisation by
+        UnsupportedOperation: at a product of two values that depend on `x`, a normalization by
             them, or an operation of unknown kind, below the feature layer.
         ValueError: if the layer is unknown; the known ones are listed. If `hostile` has another
             shape, holds a number that is no class, or the target.

@@ -100,7 +100,7 @@ BENT = {
 
 @pytest.mark.parametrize("bend", BENT)
 def test_any_operation_is_complete(bend):
-    """Offsets of activations, products, normalisations, loops: nothing is lost."""
+    """Offsets of activations, products, normalizations, loops: nothing is lost."""
     with enable_x64(True):
         keys = jax.random.split(jax.random.key(0), 4)
         x = jax.random.normal(keys[0], (3, 6, 5, 3))

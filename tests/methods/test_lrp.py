@@ -95,7 +95,7 @@ def test_zennit(name):
 
 
 def batch_norm(x, seed):
-    """Normalise as in inference; half of the scales are negative."""
+    """Normalize as in inference; half of the scales are negative."""
     scale, offset, mean = np.random.default_rng(seed).standard_normal((3, x.shape[-1]))
     return (x - mean) * (scale / np.sqrt(mean**2 + 0.5)) + offset
 
@@ -112,7 +112,7 @@ def average(x):
 
 
 def densenet(x):
-    """Layers that normalise first and put their output beside their input."""
+    """Layers that normalize first and put their output beside their input."""
     x = jax.nn.relu(batch_norm(conv(x, 4, 0), 1))
     for i in range(2):
         for j in range(2):
@@ -337,7 +337,7 @@ def test_nothing_to_explain_gives_nothing():
         np.testing.assert_allclose(a.sum((1, 2, 3)), f(x)[jnp.arange(2), target], rtol=1e-8)
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     norm: nn.Module
 
     @nn.compact
@@ -351,8 +351,8 @@ def attend(x):
 
 
 REFUSED = {
-    "group norm": (lambda x: normalise(nn.GroupNorm(2), x), r"statistic.*in GroupNorm_|statistic"),
-    "layer norm": (lambda x: normalise(nn.LayerNorm(), x), "statistic of the image, as LayerNorm"),
+    "group norm": (lambda x: normalize(nn.GroupNorm(2), x), r"statistic.*in GroupNorm_|statistic"),
+    "layer norm": (lambda x: normalize(nn.LayerNorm(), x), "statistic of the image, as LayerNorm"),
     "softmax": (lambda x: jax.nn.softmax(x.mean((1, 2))), "logits rather than probabilities"),
     "attention": (attend, r"dot_general.*product.*test_lrp.py"),
     "product": (lambda x: (x * jnp.tanh(x[:, ::-1])).mean((1, 2)), r"no rule for `mul` \(product"),
@@ -360,8 +360,8 @@ REFUSED = {
 }
 
 
-def normalise(norm, x):
-    module = Normalised(norm)
+def normalize(norm, x):
+    module = Normalized(norm)
     return module.apply(module.init(jax.random.key(0), x), x)
 
 

@@ -243,26 +243,26 @@ def random_network(seed, depth=8, width=24):
 
 
 @pytest.fixture(scope="module", params=mostly_slow([0, 1], [0]))
-def randomised(request):
+def randomized(request):
     x = jax.random.normal(jax.random.key(9), (6, 32, 32, 3))
     return jax.jit(tr_gbp_details(random_network(request.param)))(x, jnp.zeros(6, int))
 
 
-def test_randomised_weights_give_uniform_maps_with_weak_borders(randomised):
+def test_randomized_weights_give_uniform_maps_with_weak_borders(randomized):
     """The biases' maps average over many paths: the image's guided map varies, theirs do not."""
-    whole = randomised.input + sum(b.resized for b in randomised.biases.values())
+    whole = randomized.input + sum(b.resized for b in randomized.biases.values())
     whole = np.asarray(whole[:, 0])
     assert variation(whole).mean() < 0.35
-    assert variation(randomised.input[:, 0]).mean() > 2
+    assert variation(randomized.input[:, 0]).mean() > 2
     edges = [whole[:, 0], whole[:, -1], whole[:, :, 0], whole[:, :, -1]]
     ring = np.concatenate(edges, 1).mean((1, 2))
     assert (ring < 0.8 * whole[:, 6:-6, 6:-6].mean((1, 2, 3))).all()
 
 
-def test_deeper_maps_are_less_noisy(randomised):
+def test_deeper_maps_are_less_noisy(randomized):
     """From the image to the first, second and third resolution the maps get smoother."""
-    biases = [roughness(b.resized[:, 0]).mean() for b in randomised.biases.values()]
-    image = roughness(randomised.input[:, 0]).mean()
+    biases = [roughness(b.resized[:, 0]).mean() for b in randomized.biases.values()]
+    image = roughness(randomized.input[:, 0]).mean()
     first, second, third = np.mean(biases[:2]), np.mean(biases[3:5]), np.mean(biases[6:])
     assert image > 2 * first
     assert first > 1.3 * second

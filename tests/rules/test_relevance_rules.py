@@ -29,7 +29,7 @@ def conv(x, w, strides=(1, 1), padding="SAME", dimensions=NHWC, **options):
 
 
 def batch_norm(y, seed=7, axis=-1):
-    """Normalise as in inference; half of the scales are negative."""
+    """Normalize as in inference; half of the scales are negative."""
     n = y.shape[axis]
     shape = [n if i == axis % y.ndim else 1 for i in range(y.ndim)]
     scale, offset, mean = (normal(seed + i, n).reshape(shape) for i in range(3))
