@@ -69,7 +69,7 @@ def restore_or_convert(
     if entry.exists():
         try:
             return restore(entry, model)
-        except Exception as error:  # Orbax raises all sorts, and building anew is always right
+        except Exception as error:  # Orbax raises errors of many kinds; converting again is safe
             _LOG.warning("the cache entry %s is built anew: %s", entry, error)
     state = convert(open_checkpoint(path), model, rename=rename, flatten=flatten, dtype=dtype)
     try:
@@ -105,7 +105,7 @@ def save(state: nnx.State, directory: str | PathLike[str]) -> None:
 
 
 def _remove_drafts(directory: Path) -> None:
-    """Remove drafts that nobody writes: the system lets go of a killed process's locks."""
+    """Remove drafts that nobody writes; the system releases the locks of a killed process."""
     for lock in directory.glob(f".*/{_LOCK}"):
         try:
             with FileLock(lock, timeout=0):

@@ -40,7 +40,7 @@ def convert(
     `running_var`, other names are equal. A kernel `(O, I, *window)` becomes `(*window, I, O)`,
     which serves convolutions of any rank, grouped or not, and dense layers. The kernel of a
     transposed convolution, `(I, O, *window)` in torch, becomes `(*window, I, O)` with each window
-    turned round, as Flax applies it. torch flattens feature maps in the order C, H, W and Flax in
+    reversed, as Flax applies it. torch flattens feature maps in the order C, H, W and Flax in
     the order H, W, C; `flatten` names the layers that this concerns. `num_batches_tracked` is
     ignored; nothing else is, on either side.
 
@@ -96,7 +96,7 @@ def convert(
         kind = dtype if dtype is not None and isinstance(variable, nnx.Param) else variable.dtype
         array = state[key]
         if path[-1] == "kernel":
-            array = _turned(array) if transposed else _kernel(array, maps)
+            array = _reversed(array) if transposed else _kernel(array, maps)
         return jax.device_put(_copy(array, kind).reshape(variable.shape))
 
     return nnx.from_flat_state([(m[0], m[1].replace(value(*m))) for m in matched])
@@ -132,7 +132,7 @@ def _misfits(key: str, array: np.ndarray, shape: tuple[int, ...], maps: Any) -> 
 def _transposed(model: nnx.Module) -> set[tuple[Any, ...]]:
     """Return the paths of transposed convolutions whose kernels are `(*window, I, O)`.
 
-    With `transpose_kernel` they are `(*window, O, I)` and not turned round, so that the rule for
+    With `transpose_kernel` they are `(*window, O, I)` and not reversed, so that the rule for
     all other kernels serves them.
     """
     return {
@@ -152,8 +152,8 @@ def _torch_shape(last: str, shape: tuple[int, ...], transposed: bool) -> tuple[i
     return (*(shape[-2:] if transposed else shape[:-3:-1]), *shape[:-2])
 
 
-def _turned(weight: np.ndarray) -> np.ndarray:
-    """View `(I, O, *window)` as `(*window, I, O)`, the windows turned round."""
+def _reversed(weight: np.ndarray) -> np.ndarray:
+    """View `(I, O, *window)` as `(*window, I, O)`, the windows reversed."""
     window = tuple(range(2, weight.ndim))
     return np.flip(weight, window).transpose(*window, 0, 1)
 

@@ -1,8 +1,8 @@
 """Fetch a published file once, whole and verified.
 
 No library at hand resumes a download and verifies it (pooch starts over), so this is the standard
-library's `urllib`, with one rule: bytes go to `NAME.part`, which takes the file's name only after
-its hash was found right.
+library's `urllib`, with one rule: bytes go to `NAME.part`, which is renamed only after its hash
+was verified.
 """
 
 import os
@@ -59,8 +59,8 @@ def fetch(
         wait: seconds before the first retry; twice as long before each further one.
 
     Raises:
-        DownloadError: no network, offline mode, an answer such as 404, or the wrong hash; says the
-            url and where a file fetched by hand would be looked for.
+        DownloadError: no network, offline mode, an answer such as 404, or the wrong hash; the
+            message has the url and the path for a file that is downloaded by hand.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise ValueError(f"only http and https are fetched, not {url!r}")

@@ -32,8 +32,8 @@ def grid_mask(
     Reference:
         Petsiuk, Das and Saenko, RISE, BMVC 2018, section 3.2 and the authors' code.
     """
-    ours, down, across = jax.random.split(key, 3)
-    grid = jax.random.bernoulli(ours, probability, (cells, cells)).astype(dtype)
+    drawn, down, across = jax.random.split(key, 3)
+    grid = jax.random.bernoulli(drawn, probability, (cells, cells)).astype(dtype)
     rows = _enlargement(down, size[0], cells)
     columns = _enlargement(across, size[1], cells)
     return separable(grid, rows, columns, (0, 1))

@@ -12,7 +12,7 @@ from jax import lax
 from jaxattr.image.order import nth_smallest
 from jaxattr.types import Array
 
-_COLDNESS = 20.0
+_SHARPNESS = 20.0
 
 
 class Axis(NamedTuple):
@@ -122,7 +122,7 @@ def _values(cells: tuple[int, int], padded: Array, weights: Array) -> tuple[Arra
         above = below = jnp.zeros_like(views[0])
         for k, view in enumerate(views):
             term = weights[k] * view
-            e = jnp.exp(_COLDNESS * term)
+            e = jnp.exp(_SHARPNESS * term)
             above, below = above + term * e, below + e
         return above / below, below
 
@@ -142,7 +142,7 @@ def _backward(
     """`d smax / d a_k = e^(c a_k) / sum_i e^(c a_i) (1 + c a_k - c smax)`, one `k` at a time."""
     padded, weights, maximum, below = saved
     share = cotangent / below
-    rest = share * (1 - _COLDNESS * maximum)
+    rest = share * (1 - _SHARPNESS * maximum)
     rows, columns = (n - c + 1 for n, c in zip(padded.shape[1:], cells, strict=True))
     down, across = jnp.divmod(jnp.arange(rows * columns), columns)
     shape = (len(padded), *cells)
@@ -152,7 +152,7 @@ def _backward(
         parameter = lax.dynamic_slice(padded, (0, i, j), shape)
         gradient = lax.dynamic_slice(total, (0, i, j), shape)
         for k in range(len(share)):
-            term = _COLDNESS * weights[k] * parameter
+            term = _SHARPNESS * weights[k] * parameter
             gradient += weights[k] * jnp.exp(term) * (rest[k] + share[k] * term)
         return lax.dynamic_update_slice(total, gradient, (0, i, j)), None
 

@@ -2,11 +2,11 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxattr import scores
 from jaxattr.contract import attribution, check_positive, resolve_baseline
 from jaxattr.facts import method
+from jaxattr.image.linear import separable
 from jaxattr.loops.progress import Progress
 from jaxattr.loops.variants import evaluate_variants
 from jaxattr.scores import Score
@@ -84,10 +84,8 @@ def occlusion(
             f, variant, jnp.arange(count + 1), read, chunk=chunk, progress=progress
         )
         drops = (found[:, count:] - found[:, :count]).reshape(-1, len(rows), len(columns))
-        down, across = (a / a.sum(0) for a in (rows, columns))
-        down, across = jnp.asarray(down, drops.dtype), jnp.asarray(across, drops.dtype)
-        a = jnp.einsum("bij,ih,jw->bhw", drops, down, across, precision=lax.Precision.HIGHEST)
-        return a[..., None].astype(x.dtype)
+        down, across = ((covers / covers.sum(0)).T for covers in (rows, columns))
+        return separable(drops, down, across)[..., None].astype(x.dtype)
 
     return attribution(f, explain)
 
