@@ -39,10 +39,14 @@ def pack_gate(a: Array) -> Array:
     return on_cpu(_fenced, _itself)(a) if a.size else a
 
 
+@jax.jit  # outside of a program it is then compiled once for each shape, not at every call
 def _fenced(a: Array) -> Array:
     # Nothing is merged across a conditional, and that both branches are one is not looked for.
-    number = lambda a: a.astype(jnp.int8)
-    return lax.cond(a.ravel()[0].astype(bool), number, number, a).astype(a.dtype)
+    return lax.cond(a.ravel()[0].astype(bool), _as_byte, _as_byte, a).astype(a.dtype)
+
+
+def _as_byte(a: Array) -> Array:
+    return a.astype(jnp.int8)
 
 
 def with_packed_gates(

@@ -1,10 +1,12 @@
 """Which rule of a composite stands where in a program."""
 
 import difflib
+import math
 from collections.abc import Collection, Iterable
 
 from jaxattr.rules.composites import Composite
 from jaxattr.rules.contributions import LayerRule, affine
+from jaxattr.tracing.folding import weight_axes
 from jaxattr.tracing.local import Local, Rule
 from jaxattr.tracing.operations import Operation
 from jaxattr.tracing.primitives import Kind
@@ -18,7 +20,10 @@ def assign(composite: Composite, scope: Scope) -> dict[str, Rule]:
         ValueError: if the composite names a layer or an operation that the program does not have.
     """
     first, last = ends(scope)
-    layers = [p.site for p in every(scope) if p.site is not None and _is_layer(p.operation)]
+    found = [p for p in every(scope) if p.site is not None and _is_layer(p.operation)]
+    layers = [p.site for p in found if p.site is not None]
+    batch = scope.program.avals[scope.program.inputs[0]].shape[:1]
+    shared = {p.site.position for p in found if p.site and _uses(p.operation) > math.prod(batch)}
     for name in composite.layers:
         if not any(is_under(site.name, name) for site in layers):
             raise ValueError(_unknown("layer", name, [site.name for site in layers]))
@@ -27,8 +32,8 @@ def assign(composite: Composite, scope: Scope) -> dict[str, Rule]:
             raise ValueError(_unknown("operation", op, [site.op for site in scope.sites]))
 
     def of_layer(local: Local) -> LayerRule:
-        position, op, path = local.site.position, local.site.op, local.site.name
-        if op not in ("conv_general_dilated", "dot_general"):
+        position, path = local.site.position, local.site.name
+        if all(site.position != position for site in layers):
             return composite.scale
         named = [rule for name, rule in composite.layers.items() if is_under(path, name)]
         if named:
@@ -37,7 +42,7 @@ def assign(composite: Composite, scope: Scope) -> dict[str, Rule]:
             return composite.first
         if composite.last is not None and position in last:
             return composite.last
-        return composite.convolution if op == "conv_general_dilated" else composite.dense
+        return composite.convolution if position in shared else composite.dense
 
     slots: dict[str, Rule] = {
         "affine": lambda local: affine(of_layer(local))(local),
@@ -91,3 +96,10 @@ def _reached(scope: Scope, *, reverse: bool) -> frozenset[int]:
 
 def _is_layer(o: Operation) -> bool:
     return o.kind is Kind.AFFINE and o.layered
+
+
+def _uses(o: Operation) -> int:
+    """Return how often a layer uses a weight: once for each position of each image."""
+    (aval,) = o.leader.output_avals
+    own = weight_axes(o.leader, o.operands[0])
+    return math.prod(n for axis, n in enumerate(aval.shape) if axis not in own)

@@ -18,8 +18,9 @@ class Composite(NamedTuple):
     """Rules by what stands there, and by how far from the image or the logits it stands.
 
     Attributes:
-        convolution: for convolutions.
-        dense: for dense layers, `einsum` and any `dot_general`.
+        convolution: for convolutions: layers that use their weights at several positions, also
+            those that are written as a dense layer or an `einsum` over pixels or patches.
+        dense: for all other layers, also a convolution whose output is one pixel.
         first: for the layers that see the image, with no other layer before them; None for none.
         last: for the layers whose output no other layer sees.
         scale: for a scale and shift that follows no layer, such as a BatchNorm behind a ReLU.

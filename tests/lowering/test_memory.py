@@ -104,3 +104,26 @@ def test_an_identity_keeps_its_own_derivative():
         f = lambda x, turn=turn: (turn(h := convolved(x, W)) * convolved(h, W)).sum()
         for g in (jaxattr.lowered(f), jaxattr.with_rules(jaxattr.lowered(f), {})):
             np.testing.assert_allclose(jax.grad(g)(X), jax.grad(f)(X), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["saliency", "guided_backprop", "lrp", "deeplift", "fullgrad"])
+def test_a_second_eager_call_compiles_nothing(method):
+    """Outside of `jit` a map costs what an eager gradient does, and leaves no program behind."""
+    kernel = jax.random.normal(jax.random.key(0), (3, 3, 3, 8))
+
+    def f(x):
+        a = lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        window = (1, 2, 2, 1)
+        return lax.reduce_window(nn.relu(a), -jnp.inf, lax.max, window, window, "SAME").mean((1, 2))
+
+    x, target = jnp.ones((2, 6, 6, 3)), jnp.array([0, 1])
+    explain = getattr(jaxattr, method)(f)
+    explain(x, target)
+    compiled: list[str] = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event)
+    )
+    explain(x, target)
+    assert not [event for event in compiled if "backend_compile" in event]

@@ -114,3 +114,43 @@ def test_resizing_has_no_weights_of_its_own():
     sites = jaxattr.sites(f, jnp.ones((1, 4, 4, 2)))
     assert {s.kind.value for s in sites} <= {"linear", "affine"}
     assert all(s.op != "dot_general" for s in sites if s.kind == "affine")
+
+
+SPELLINGS = {
+    "1x1": (
+        lambda x, w: jax.lax.conv_general_dilated(
+            x, w[None, None], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ),
+        lambda x, w: x @ w,
+        lambda x, w: jnp.einsum("bhwc,cd->bhwd", x, w),
+        lambda x, w: (x.reshape(-1, 3) @ w).reshape(*x.shape[:3], -1),
+    ),
+    "patches": (
+        lambda x, w: jax.lax.conv_general_dilated(
+            x, w, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ),
+        lambda x, w: jnp.einsum("bhiwjc,ijcd->bhwd", x.reshape(-1, 2, 2, 2, 2, 3), w),
+    ),
+    "all of the image": (
+        lambda x, w: jax.lax.conv_general_dilated(
+            x, w, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ),
+        lambda x, w: (x.reshape(len(x), -1) @ w.reshape(-1, w.shape[-1]))[:, None, None],
+    ),
+}
+
+
+@pytest.mark.parametrize("layer", SPELLINGS)
+@pytest.mark.parametrize("method", ["lrp", "rap", "excitation_backprop"])
+def test_every_spelling_of_a_layer(layer, method):
+    """A convolution is what uses its weights at several positions, however it is written."""
+    shape = {"1x1": (3, 5), "patches": (2, 2, 3, 5), "all of the image": (4, 4, 3, 5)}[layer]
+    keys = jax.random.split(jax.random.key(0), 3)
+    w, head = jax.random.normal(keys[0], shape), jax.random.normal(keys[1], (5, 4))
+    x, target = jax.random.normal(keys[2], (2, 4, 4, 3)), jnp.array([0, 3])
+    maps = [
+        getattr(jaxattr, method)(lambda x, f=f: jax.nn.relu(f(x, w)).mean((1, 2)) @ head)(x, target)
+        for f in SPELLINGS[layer]
+    ]
+    for a in maps[1:]:
+        np.testing.assert_allclose(a, maps[0], rtol=2e-4, atol=2e-5)
