@@ -95,6 +95,7 @@ from jaxattr.types import Attribution as Attribution
 from jaxattr.types import Baseline as Baseline
 from jaxattr.types import Explanation as Explanation
 from jaxattr.types import Fun as Fun
+from jaxattr.types import Init as Init
 
 __version__: str
 

@@ -4,6 +4,7 @@
 - `filters`: Gaussians and other separable filters, with the border of your choice.
 - `resize`: bilinear and cubic interpolation.
 - `masks`: masks made of grids. `smooth_masks`: masks that are smooth and have a given area.
+- `pyramids`: images as they are taken away, level by level.
 - `order`: ranks and order statistics.
 - `linear`: a matrix along an axis of an array, which filters and interpolation have in common.
 """

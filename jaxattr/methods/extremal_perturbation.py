@@ -12,6 +12,7 @@ from jaxattr import scores
 from jaxattr.contract import attribution, attribution_of, broadcast, check_positive, same_options
 from jaxattr.facts import method
 from jaxattr.image.filters import ceiling_reach, gaussian_blur, zero
+from jaxattr.image.pyramids import Pyramid, blend, blur_pyramid
 from jaxattr.image.smooth_masks import area_penalty, smooth_mask
 from jaxattr.loops.optimization import minimize, projected
 from jaxattr.loops.precision import at_least_float32
@@ -20,33 +21,8 @@ from jaxattr.scores import Score
 from jaxattr.tracing.transform import lowered
 from jaxattr.types import Array, Attribution, Explanation, Fun, Init
 
-Pyramid: TypeAlias = Callable[[Array], Array]
-"""Images `(B, H, W, C)` to `(levels, B, H, W, C)`, from all that is taken away to the image."""
-
 Game: TypeAlias = Callable[[Callable[[Array], Array], Array], Array]
 """`(measure, mask) -> reward`: `measure` takes a mask to the score of what it keeps."""
-
-
-def blur_pyramid(x: Array, *, levels: int = 8, sigma: float = 20.0) -> Array:
-    """Blur images ever less: level `l` by `sigma (1 - l / (levels - 1))` pixels, zeros around."""
-    _check_levels(levels)
-    steps = (1 - i / (levels - 1) for i in range(levels))
-    return jnp.stack([_blur(x, sigma * s) for s in steps])
-
-
-def _blur(x: Array, sigma: float) -> Array:
-    return gaussian_blur(x, sigma, border=zero, reach=ceiling_reach)
-
-
-def fade_pyramid(x: Array, *, levels: int = 8) -> Array:
-    """Fade images in from zero: level `l` is `x l / (levels - 1)`."""
-    _check_levels(levels)
-    return jnp.stack([x * (i / (levels - 1)) for i in range(levels)])
-
-
-def _check_levels(levels: int) -> None:
-    if levels < 2:
-        raise ValueError(f"levels is {levels}; a pyramid needs both ends, at least 2")
 
 
 def preserve(measure: Callable[[Array], Array], mask: Array) -> Array:
@@ -137,7 +113,9 @@ def extremal_perturbation_details(
         parameters, losses = minimize(terms, start, optimizer, steps, progress=progress)
         masks = draw(parameters)[0].astype(x.dtype)
         mean = masks.mean(1)[..., None]
-        return Fit(_blur(mean, smoothing * min(height, width)), masks, losses)
+        spread = smoothing * min(height, width)
+        drawn = gaussian_blur(mean, spread, border=zero, reach=ceiling_reach)
+        return Fit(drawn, masks, losses)
 
     return attribution(f, explain)
 
@@ -167,9 +145,9 @@ def extremal_perturbation(f: Fun, **options: Any) -> Attribution:
         f: images `(B, H, W, C)` to logits `(B, K)`.
         areas: `a`, shares of the image; those of the authors' pointing game on VOC.
         steps: of the optimizer.
-        pyramid: what an image becomes as it is taken away: `blur_pyramid` or `fade_pyramid` of this
-            module, or any function from images to levels.
-        game: `preserve`, `delete` or `dual` of this module.
+        pyramid: what an image becomes as it is taken away: `blur_pyramid` or `fade_pyramid` of
+            `jaxattr.image.pyramids`, or any function from images to levels.
+        game: `preserve`, `delete` or `dual` of `jaxattr.methods.extremal_perturbation`.
         score: `s`, of `jaxattr.scores`; `margin` is the authors' contrastive reward.
         spacing: pixels from one parameter to the next; by default a 32nd of the image's smaller
             side, 7 pixels of 224.
@@ -195,6 +173,7 @@ def extremal_perturbation(f: Fun, **options: Any) -> Attribution:
 
     Example:
         >>> import jax.numpy as jnp
+        >>> from jaxattr.image.pyramids import fade_pyramid
         >>> x = jnp.zeros((1, 8, 8, 1)).at[0, 2:5, 2:5].set(1)
         >>> f = lambda x: x[:, 2:5, 2:5].sum((1, 2))  # sees nine pixels
         >>> explain = extremal_perturbation_details(
@@ -212,25 +191,6 @@ def extremal_perturbation(f: Fun, **options: Any) -> Attribution:
     any `sigma`.
     """
     return attribution_of(extremal_perturbation_details(f, **options))
-
-
-def blend(levels: Array, masks: Array) -> Array:
-    """Take each pixel from the level that its mask says, linearly in between.
-
-    Args:
-        levels: `(L, B, H, W, C)`.
-        masks: `(B, n, H, W)`, in [0, 1].
-
-    Returns:
-        `(B, n, H, W, C)`. At a level the derivative is that towards the next.
-    """
-    at = (len(levels) - 1) * masks[..., None]
-    images = jnp.broadcast_to(levels[0][:, None], (*masks.shape, levels.shape[-1]))
-    for i, step in enumerate(levels[1:] - levels[:-1]):
-        # not `clip`, whose derivative at its ends is half of either side's
-        rise = jnp.where(at < i, 0, jnp.where(at < i + 1, at - i, 1))
-        images += rise * step[:, None]
-    return images
 
 
 def averaged_descent(learning_rate: float, momentum: float = 0.9) -> optax.GradientTransformation:

@@ -16,15 +16,9 @@ import jaxattr
 from jaxattr import scores
 from jaxattr.image.filters import ceiling_reach, gaussian_blur
 from jaxattr.image.masks import blurred_grid, grid_mask
+from jaxattr.image.pyramids import blend, blur_pyramid, fade_pyramid
 from jaxattr.methods import rise as rise_module
-from jaxattr.methods.extremal_perturbation import (
-    blend,
-    blur_pyramid,
-    delete,
-    dual,
-    fade_pyramid,
-    preserve,
-)
+from jaxattr.methods.extremal_perturbation import delete, dual, preserve
 from jaxattr.methods.meaningful_perturbation import _discs, _moved
 
 KEY = jax.random.key(0)
