@@ -8,4 +8,9 @@ import pytest
 
 def mostly_slow(values: Iterable[Any], quick: Collection[Any]) -> list[Any]:
     """Return the values of a parametrized test, all but the `quick` ones marked as slow."""
-    return [v if v in quick else pytest.param(v, marks=pytest.mark.slow) for v in values]
+
+    def slow(value: Any) -> Any:
+        values = value if isinstance(value, tuple) else (value,)
+        return pytest.param(*values, marks=pytest.mark.slow)
+
+    return [value if value in quick else slow(value) for value in values]

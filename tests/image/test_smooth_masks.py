@@ -48,7 +48,7 @@ def test_smooth_masks_are_smooth_maxima_of_kernels(spacing, sigma):
 def test_smooth_masks_have_their_own_derivatives():
     with enable_x64(True):
         parameters = jax.random.uniform(KEY, (2, 3, 3), jnp.float64)
-        draw = lambda p: smooth_mask(p, (6, 5), spacing=2, sigma=2.0)
+        draw = jax.jit(lambda p: smooth_mask(p, (6, 5), spacing=2, sigma=2.0))
         check_grads(draw, (parameters,), order=2, modes=["rev"], rtol=1e-4)
 
 

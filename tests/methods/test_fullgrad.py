@@ -9,6 +9,7 @@ from jax import lax
 from nets import NETS, RELU6S, load, plain
 from peers import peer, relative_error
 from precision import enable_x64
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr.rules import gates
@@ -40,7 +41,7 @@ def test_against_the_authors_code(name):
         assert relative_error(ours[key], value) < 1e-12, key
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", mostly_slow(NETS, ["lite"]))
 def test_terms_sum_to_the_logit(name):
     with enable_x64(True):
         net, params, x, target = load(name, "float64")
@@ -55,7 +56,7 @@ def test_terms_of_parameters():
         net, params, x, target = load("vgg", "float64")
         biases = {k: v for k, v in params.items() if k.endswith("bias")}
         score = lambda b: picked(plain(net, params | b)(x[:1]), target[:1])[0]
-        gradient = jax.grad(score)(biases)
+        gradient = jax.jit(jax.grad(score))(biases)
         found = jax.jit(jaxattr.fullgrad_details(plain(net, params)))(x[:1], target[:1])
     assert len(found.biases) == len(biases)
     for layer, term in found.biases.items():
@@ -151,7 +152,7 @@ def test_memory_layout_does_not_show():
     assert relative_error(maps[1], maps[0]) < 1e-5
 
 
-@pytest.mark.parametrize("framework", ["nnx", "equinox"])
+@pytest.mark.parametrize("framework", mostly_slow(["nnx", "equinox"], ["nnx"]))
 def test_every_framework(framework):
     net, params, x, target = load("lite")
     found = [
@@ -179,7 +180,8 @@ def test_terms_differentiate_in_the_weights():
             return found.biases["act0"].sum() + found.biases["stem"].sum()
 
         step = 1e-6
-        slope = (jax.jit(term)(1 + step) - jax.jit(term)(1 - step)) / (2 * step)
+        compiled = jax.jit(term)
+        slope = (compiled(1 + step) - compiled(1 - step)) / (2 * step)
         np.testing.assert_allclose(jax.jit(jax.grad(term))(1.0), slope, rtol=1e-5)
 
 

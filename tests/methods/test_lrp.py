@@ -246,8 +246,8 @@ def test_a_batch_norm_before_a_layer_passes_relevance_on():
     """Its shift ends where the padding begins, so it is no part of the layer that follows."""
     with enable_x64(True):
         x, target = jnp.asarray(np.random.default_rng(3).standard_normal((2, 6, 6, 3))), (0, 2)
-        inside = jaxattr.lrp(lambda x: relu_net(batch_norm(x, 5)))(x, jnp.array(target))
-        outside = jaxattr.lrp(relu_net)(batch_norm(x, 5), jnp.array(target))
+        inside = jax.jit(jaxattr.lrp(lambda x: relu_net(batch_norm(x, 5))))(x, jnp.array(target))
+        outside = jax.jit(jaxattr.lrp(relu_net))(batch_norm(x, 5), jnp.array(target))
     np.testing.assert_allclose(inside, outside, rtol=1e-9, atol=1e-12)
 
 
@@ -320,9 +320,9 @@ def test_a_gate_passes_relevance_to_its_signal():
 
     with enable_x64(True):
         x, target = jnp.asarray(np.random.default_rng(3).random((2, 6, 6, 3))), jnp.array([0, 2])
-        a = jaxattr.lrp(f)(x, target)
+        a = jax.jit(jaxattr.lrp(f))(x, target)
         constant = gate(jax.nn.relu(conv(x, 4, 0)))
-        b = jaxattr.lrp(partial(f, gate=lambda x: constant))(x, target)
+        b = jax.jit(jaxattr.lrp(partial(f, gate=lambda x: constant)))(x, target)
     np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 

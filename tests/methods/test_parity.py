@@ -87,7 +87,12 @@ def attributions(name: str, precision: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("precision", mostly_slow(TOLERANCE, ["float32"]))
-@pytest.mark.parametrize(("name", "array"), [(n, array) for n in NETS for array in ARRAYS[n]])
+@pytest.mark.parametrize(
+    ("name", "array"),
+    mostly_slow(
+        [(n, array) for n in NETS for array in ARRAYS[n]], [("lite", a) for a in ARRAYS["lite"]]
+    ),
+)
 def test_captum(name, array, precision):
     a, theirs = attributions(name, precision)[array], peer(name)[array]
     assert a.dtype == precision
@@ -96,6 +101,7 @@ def test_captum(name, array, precision):
     assert relative_error(a, theirs) < tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", NOISY)
 def test_captum_with_given_noise(method, monkeypatch):
     theirs = peer("vgg")

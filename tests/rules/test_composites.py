@@ -46,7 +46,8 @@ def test_the_last_name_counts(resnet):
 def test_conserving_reaches_named_layers(resnet):
     f, x, target = resnet
     named = uniform(lrp.epsilon())._replace(layers={"layer1": lrp.gamma()})
-    total = jaxattr.lrp(f, composite=named, conserve=True)(x, target).sum((1, 2, 3))
+    explain = jax.jit(jaxattr.lrp(f, composite=named, conserve=True))
+    total = explain(x, target).sum((1, 2, 3))
     logit = jnp.take_along_axis(f(x), target[:, None], 1)[:, 0]
     np.testing.assert_allclose(total, logit, rtol=1e-8)
 

@@ -61,8 +61,11 @@ HEADS = {
 def test_the_default_layer_is_before_the_pooling_head(head):
     """Whatever the head makes of the features, it is they that are taken."""
     f = lambda x: HEADS[head](features(x)) @ HEAD
-    np.testing.assert_allclose(split(f, X).before(X), features(X), rtol=1e-6)
-    default, named = (jaxattr.grad_cam(f, layer=layer)(X, TARGET) for layer in (None, "features"))
+    before = jax.jit(split(f, X).before)
+    np.testing.assert_allclose(before(X), features(X), rtol=1e-6)
+    default, named = (
+        jax.jit(jaxattr.grad_cam(f, layer=layer))(X, TARGET) for layer in (None, "features")
+    )
     np.testing.assert_array_equal(default, named)
 
 
@@ -71,9 +74,9 @@ def test_the_same_function_vmapped(method):
     """Inside a vmap values have an axis more; the layer and the map stay."""
     f = lambda x: features(x).mean((1, 2)) @ HEAD
     g = jax.vmap(lambda image: f(image[None])[0])
-    maps = [getattr(jaxattr, method)(h)(X, TARGET) for h in (f, g)]
+    maps = [jax.jit(getattr(jaxattr, method)(h))(X, TARGET) for h in (f, g)]
     np.testing.assert_allclose(maps[1], maps[0], rtol=2e-5, atol=1e-6)
-    a = getattr(jaxattr, method)(g, layer="features")(X, TARGET)
+    a = jax.jit(getattr(jaxattr, method)(g, layer="features"))(X, TARGET)
     np.testing.assert_allclose(a, maps[0], rtol=2e-5, atol=1e-6)
 
 

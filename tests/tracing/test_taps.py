@@ -8,6 +8,7 @@ from frameworks import FRAMEWORKS
 from jax import lax, nn
 from jax.ad_checkpoint import checkpoint_name
 from nets import NETS, load, plain
+from speed import mostly_slow
 
 from jaxattr import taps
 from jaxattr.tracing.taps import split
@@ -88,7 +89,7 @@ def test_errors():
 DEFAULTS = {"vgg": ("relu3", 4, 5), "resnet": ("layer2", 5, 5), "lite": ("act3", 4, 5)}
 
 
-@pytest.mark.parametrize("framework", ["plain", *FRAMEWORKS])
+@pytest.mark.parametrize("framework", mostly_slow(["plain", *FRAMEWORKS], ["plain", "equinox"]))
 @pytest.mark.parametrize("name", NETS)
 def test_default_is_the_last_spatial_layer(name, framework):
     """In any memory layout: Equinox keeps channels first, one image at a time."""
@@ -96,9 +97,9 @@ def test_default_is_the_last_spatial_layer(name, framework):
     layer, height, width = DEFAULTS[name]
     f = {"plain": plain, **FRAMEWORKS}[framework](net, params)
     ours, named = split(f, x), split(plain(net, params), x, layer=layer)
-    value = jnp.moveaxis(ours.before(x), ours.channel_axis, -1)
+    value = jnp.moveaxis(jax.jit(ours.before)(x), ours.channel_axis, -1)
     assert value.shape[1:3] == (height, width)
-    np.testing.assert_allclose(value, named.before(x), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(value, jax.jit(named.before)(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -106,5 +107,5 @@ def test_frameworks_name_their_layers(framework):
     net, params, x, _ = load("resnet")
     ours = split(FRAMEWORKS[framework](net, params), x, layer="layer1")
     named = split(plain(net, params), x, layer="layer1").before(x)
-    value = jnp.moveaxis(ours.before(x), ours.channel_axis, -1)
+    value = jnp.moveaxis(jax.jit(ours.before)(x), ours.channel_axis, -1)
     np.testing.assert_allclose(value, named, rtol=1e-4, atol=1e-5)
