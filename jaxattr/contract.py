@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
@@ -165,12 +166,43 @@ def broadcast(
     """
     a, wanted = jnp.asarray(value, like.dtype), like.shape if shape is None else tuple(shape)
     try:
-        return jnp.broadcast_to(a, wanted)
+        return vary_like(jnp.broadcast_to(a, wanted), like)
     except ValueError:
         raise ValueError(
             f"{name} has shape {a.shape}, which does not broadcast to {wanted}; pass a number or "
             "an array of that shape"
         ) from None
+
+
+def vary_like(tree: T, like: Any) -> T:
+    """Let arrays vary from device to device as another one does, inside `jax.shard_map`.
+
+    A parameter that starts with the same value on every device counts as one parameter of them all
+    there, and its derivative is summed over the devices: each image would be explained by the
+    others as well.
+
+    Args:
+        tree: arrays.
+        like: an array, or its shape and dtype, that varies as the batch does.
+    """
+    axes = _varying(like)
+
+    def vary(a: Any) -> Any:
+        missing = tuple(axes - _varying(a))
+        if not missing:
+            return a
+        if hasattr(lax, "pcast"):
+            return lax.pcast(a, missing, to="varying")
+        return lax.pvary(a, missing)  # pyright: ignore[reportAttributeAccessIssue]
+
+    return jax.tree.map(vary, tree)
+
+
+def _varying(a: Any) -> frozenset:
+    """Return the axes of a mesh along which an array varies, by both names that JAX has had."""
+    aval = a if isinstance(a, jax.ShapeDtypeStruct) else jax.typeof(a)
+    kind = getattr(aval, "manual_axis_type", None)
+    return getattr(kind, "varying", None) or getattr(aval, "vma", None) or frozenset()
 
 
 def resolve_baseline(baseline: Baseline, x: Array) -> Array:

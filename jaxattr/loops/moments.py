@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxattr.contract import vary_like
 from jaxattr.loops.chunks import chunks
 from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress, report
@@ -46,7 +47,7 @@ def moments(
     numbers, valid = chunks(n, chunk)
     count, size = numbers.shape
     result = jax.eval_shape(evaluate, jax.tree.map(lambda a: a[0], samples))
-    zero = at_least_float32(jnp.zeros(result.shape, result.dtype))
+    zero = vary_like(at_least_float32(jnp.zeros(result.shape, result.dtype)), result)
     weights = jnp.where(valid, weights[numbers], 0).astype(zero.dtype)
 
     def step(carry: tuple[Array, Moments], chunk_: tuple[Array, Any, Array]) -> tuple[Any, None]:

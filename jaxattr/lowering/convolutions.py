@@ -118,8 +118,9 @@ def _taps(conv: Conv, x: Array, w: Array) -> Array:
     return reduce(add, map(product, seen, kernel))
 
 
-def _like(shape: tuple[int, ...], c: Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, c.dtype)
+def _like(shape: tuple[int, ...], c: Array) -> Any:
+    # Of the same devices, too, where the batch is split by `jax.shard_map`.
+    return jax.eval_shape(lambda c: jnp.broadcast_to(c.ravel()[0], shape), c)
 
 
 def _is_plain(params: Mapping[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxattr.contract import attribution, attribution_of, one_hot
+from jaxattr.contract import attribution, attribution_of, one_hot, vary_like
 from jaxattr.facts import method
 from jaxattr.image.resize import resize_aligned
 from jaxattr.rules import gates
@@ -40,7 +40,7 @@ def fullgrad_details(f: Fun) -> Explanation[FullGradients]:
     def explain(x: Array, target: Array, key: object) -> FullGradients:
         network = shifted(f, x, gates.gradient)
         zeros = {k: jnp.zeros(s.site.shape, s.site.dtype) for k, s in network.shifts.items()}
-        logits, pull = jax.vjp(network.output, x, zeros)
+        logits, pull = jax.vjp(network.output, x, vary_like(zeros, x))
         gradient, biases = pull(one_hot(target, logits))
         size = (x.shape[1], x.shape[2])
         cam = _psi(gradient * x, size)

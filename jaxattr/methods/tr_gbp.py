@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxattr.contract import attribution, attribution_of, one_hot, same_options
+from jaxattr.contract import attribution, attribution_of, one_hot, same_options, vary_like
 from jaxattr.facts import method
 from jaxattr.image.resize import resize
 from jaxattr.rules import gates
@@ -83,7 +83,7 @@ def _layers(f: Fun, activation: Rule, top: int) -> Explanation[Layers]:
                 spread[k] = lax.expand_dims(whole, range(1, rank))
             return network.output(x, spread)
 
-        y, pull = jax.vjp(logits, x, ones, wholes)
+        y, pull = jax.vjp(logits, x, *vary_like((ones, wholes), x))
         # The only class of a binary model has nothing to be compared with.
         _, best = lax.top_k(y, min(top, y.shape[-1]) if y.shape[-1] > 1 else 0)
         classes = jnp.concatenate([target[:, None], best], 1)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxattr.contract import one_hot
+from jaxattr.contract import one_hot, vary_like
 from jaxattr.rules.assignment import assign
 from jaxattr.rules.composites import Composite
 from jaxattr.tracing.local import Local, Rule, plain, refuse
@@ -97,7 +97,7 @@ def cotangents(
     """Return the cotangents of the image and of the output of every operation, by position."""
     logits, pull = jax.vjp(
         lambda x, outs: run_scope(scope, _tapped(rules, {}, outs), *jax.tree.leaves(x))[0],
-        *(x, _outs(scope)),
+        *(x, vary_like(_outs(scope), jax.tree.leaves(x)[0])),
     )
     return pull(start(logits))
 
@@ -138,7 +138,8 @@ def _ins(scope: Scope) -> dict[int, list[Array]]:
     for place in scope.places:
         if place.site is not None:
             active = place.operation.operands[: place.operation.active]
-            zeros = [jnp.zeros_like(scope.program.avals[a]) for a in active]
+            avals = [scope.program.avals[a] for a in active]
+            zeros = [jnp.zeros(aval.shape, aval.dtype) for aval in avals]
             found[place.site.position] = zeros
         for inner in place.scopes:
             found |= _ins(inner)

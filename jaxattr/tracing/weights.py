@@ -96,7 +96,8 @@ def weighted(
         taps = by_taps(leader.params, x, w) if convolves else None
         return apply(x, w) if taps is None else _rearranged(chain, start, taps(x, w))
 
-    shift, pull = jax.vjp(after, jnp.zeros_like(leader.output_avals[0]))
+    (made,) = leader.output_avals
+    shift, pull = jax.vjp(after, jnp.zeros(made.shape, made.dtype))
     (scale,) = pull(jnp.ones_like(shift))
     effective = weight * _along_weight(leader, active, scale, weight)
     channels = set(weight_axes(leader, active))
