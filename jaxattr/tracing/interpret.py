@@ -79,6 +79,12 @@ class Equation(NamedTuple):
         return getattr(info, "func_name", None) or self.primitive
 
     @property
+    def resizes(self) -> bool:
+        """Whether it is a step of `jax.image`, whoever called it and whatever that was called."""
+        frames = getattr(self.eqn.source_info.traceback, "frames", ())
+        return any("/jax/_src/image/" in frame.file_name for frame in frames)
+
+    @property
     def source(self) -> str:
         """The user's file, line and function, past the frames of JAX and the frameworks."""
         info = (self.origin or self.eqn).source_info

@@ -127,8 +127,8 @@ def _other_kind(flow: Flow, e: Equation, entries: Sequence[int]) -> Kind:
             return Kind.STATISTIC
         case Kind.AFFINE if several:
             return Kind.PRODUCT
-        case Kind.AFFINE if all(flow.is_literal(a) for a in e.inputs if a not in entries):
-            return Kind.LINEAR  # as `jax.image.resize`: its weights are no parameters
+        case Kind.AFFINE if e.resizes:
+            return Kind.LINEAR  # its weights are no parameters
         case Kind.LINEAR:
             return Kind.SUM if several else kind
         case Kind.STRUCTURE if several and e.primitive != "optimization_barrier":
