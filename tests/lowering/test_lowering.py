@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 from precision import enable_x64
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr.lowering import by_taps, lower
@@ -91,7 +92,7 @@ def random_convolution(seed):
     return f, x, w
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", mostly_slow(range(20), range(5)))
 def test_convolutions_and_their_derivatives_are_xlas(seed):
     with enable_x64(True):
         f, x, w = random_convolution(seed)
@@ -100,7 +101,7 @@ def test_convolutions_and_their_derivatives_are_xlas(seed):
         agree(run(g), run(f))
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", mostly_slow(range(8), range(3)))
 @pytest.mark.parametrize("kind", ["max", "sum"])
 def test_pools_and_their_derivatives_are_xlas_ties_included(kind, seed):
     with enable_x64(True):

@@ -7,6 +7,7 @@ import pytest
 from nets import load, plain
 from peers import peer, relative_error
 from precision import enable_x64
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr.image import maps
@@ -104,7 +105,7 @@ def test_score_cam_against_pytorch_grad_cam(name, layer):
         assert relative_error(found, maps.resize_aligned(theirs, x.shape[1:3])) < 1e-5
 
 
-@pytest.mark.parametrize("score", [None, probability])
+@pytest.mark.parametrize("score", mostly_slow([None, probability], [probability]))
 def test_score_cam_channel_by_channel(score):
     options = {} if score is None else {"score": score}
     with enable_x64(True):
@@ -165,7 +166,7 @@ def test_memory_follows_the_chunk_and_not_the_channels(method):
     assert needed(64, 64) > 4 * needed(64, 2)
 
 
-@pytest.mark.parametrize("layer", ["layer1", "layer2"])
+@pytest.mark.parametrize("layer", mostly_slow(["layer1", "layer2"], ["layer2"]))
 def test_cameras_against_the_authors_code(layer):
     with enable_x64(True):
         net, params, x, target = load("resnet", "float64")

@@ -84,7 +84,7 @@ def handed_down(layer, rule, sign):
     return z, np.asarray(r).ravel(), np.asarray(down).ravel(), np.asarray(x).ravel()
 
 
-@pytest.mark.parametrize("inhibited", [True, False])
+@pytest.mark.parametrize("inhibited", mostly_slow([True, False], [True]))
 @pytest.mark.parametrize("sign", ["positive", "both"])
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_dense_reference(layer, sign, inhibited):

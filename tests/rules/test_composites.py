@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from nets import load, plain
 from precision import enable_x64
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr.rules import lrp
@@ -142,7 +143,7 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize("layer", SPELLINGS)
-@pytest.mark.parametrize("method", ["lrp", "rap", "excitation_backprop"])
+@pytest.mark.parametrize("method", mostly_slow(["lrp", "rap", "excitation_backprop"], ["lrp"]))
 def test_every_spelling_of_a_layer(layer, method):
     """A convolution is what uses its weights at several positions, however it is written."""
     shape = {"1x1": (3, 5), "patches": (2, 2, 3, 5), "all of the image": (4, 4, 3, 5)}[layer]

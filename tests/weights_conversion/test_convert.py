@@ -456,6 +456,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
 def test_memory_is_one_copy(torch, tmp_path):
     path = tmp_path / "large.pth"
