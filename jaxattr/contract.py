@@ -12,18 +12,22 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxattr.scores import chosen
+from jaxattr.tracing.independence import Findings, examine
 from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun, Key
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def attribution(f: Fun, explain: Callable[[Array, Array, Any], T]) -> Explanation[T]:
+def attribution(
+    f: Fun, explain: Callable[[Array, Array, Any], T], *, differentiates: bool = True
+) -> Explanation[T]:
     """Make an `Attribution` of a function that may take its arguments for granted.
 
     Args:
         f: the classifier, for the number of its classes.
         explain: `(x, target, key) -> maps`, an array or several, the batch in front.
+        differentiates: whether it takes derivatives, which integers on the way would make zero.
 
     Returns:
         `explain` behind the contract that all methods share: images `(B, H, W, C)` of a float
@@ -33,7 +37,7 @@ def attribution(f: Fun, explain: Callable[[Array, Array, Any], T]) -> Explanatio
 
     def attribute(x: Array, target: Array, *, key: Key | None = None) -> T:
         x, target = jnp.asarray(x), jnp.asarray(target)
-        classes = check_batch(f, x, target)
+        classes = check_batch(f, x, target, differentiates=differentiates)
         target = target.astype(jnp.promote_types(target.dtype, jnp.int32))
         inside = (target >= 0) & (target < classes)
 
@@ -92,11 +96,14 @@ def need_key(key: Key | None, method: str) -> Key:
     return key
 
 
-def check_batch(f: Fun, x: Array, target: Array) -> int:
+def check_batch(f: Fun, x: Array, target: Array, *, differentiates: bool = False) -> int:
     """Raise `ValueError` unless `f` takes `x`, and has the classes of `target`; return how many."""
     check_images(x)
-    classes = count_classes(f, x)
+    found = examine(f, x)
+    classes = _classes(found, x)
     check_targets(target, x.shape[0], classes)
+    if differentiates:
+        _check_derivative(found)
     return classes
 
 
@@ -134,16 +141,36 @@ def check_targets(target: Array, batch: int, classes: int) -> None:
 
 
 def count_classes(f: Fun, x: Array) -> int:
-    """Return K for a classifier of logits `(B, K)`."""
-    logits = jax.eval_shape(f, x)
+    """Return K for a classifier of logits `(B, K)`, of which each sees its own image alone."""
+    return _classes(examine(f, x), x)
+
+
+def _classes(found: Findings, x: Array) -> int:
+    logits = found.output
     shape = getattr(logits, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != x.shape[0]:
-        found = f"shape {shape}" if shape is not None else f"a {type(logits).__name__}"
+        what = f"shape {shape}" if shape is not None else f"a {type(logits).__name__}"
         raise ValueError(
-            f"the function returned {found} for images of shape {x.shape}; expected logits of "
+            f"the function returned {what} for images of shape {x.shape}; expected logits of "
             f"shape ({x.shape[0]}, classes)"
         )
+    if found.mixing is not None:
+        raise ValueError(
+            f"`{found.mixing.primitive}` at {found.mixing.source} sums over the batch, so that the "
+            "images change each other's maps, as a BatchNorm in training mode does: put the model "
+            "into evaluation mode (model.eval(), train=False, use_running_average=True)"
+        )
     return shape[1]
+
+
+def _check_derivative(found: Findings) -> None:
+    """Raise `ValueError` if no derivative passes through a function."""
+    if found.integer is not None:
+        raise ValueError(
+            f"the function rounds to integers before {found.integer.source}: no derivative passes "
+            "there, and the map would be zero. Explain the model of floats, or give that step a "
+            "derivative of its own by jax.custom_vjp"
+        )
 
 
 def broadcast(

@@ -17,8 +17,8 @@ PACKAGES = ("jaxattr", "weights_conversion")
 LEVELS = (
     {"deprecated", "types", "weights_conversion"},
     {"facts", "image", "lowering", "models", "scores", "viz"},
-    {"contract"},
     {"tracing"},
+    {"contract"},
     {"loops", "rules"},
     {"methods", "metrics"},
     {"jaxattr"},

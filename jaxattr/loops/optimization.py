@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.typing import ArrayLike
 
-from jaxattr.contract import check_positive
+from jaxattr.contract import broadcast, check_positive
 from jaxattr.loops.progress import Progress, report
+from jaxattr.tracing.freeze import Frozen
 from jaxattr.types import Array
 
 
@@ -74,3 +76,33 @@ def projected(
         return jax.tree.map(lambda p, u: jnp.clip(p + u, low, high) - p, params, updates), state
 
     return optax.GradientTransformation(optimizer.init, update)
+
+
+def parameters_like(
+    frozen: Frozen, init: ArrayLike | tuple[Array, ...], *, per_channel: bool
+) -> tuple[Array, ...]:
+    """Return a parameter for each element (or channel) of every activation's output.
+
+    Args:
+        frozen: what has activations.
+        init: a number or an array that broadcasts to the output of every activation, or an array
+            for each of them.
+        per_channel: whether a channel has one parameter: the mean of those of its elements.
+
+    Raises:
+        ValueError: if there is no activation, or `init` does not fit.
+    """
+    if not frozen.lines:
+        raise ValueError("the function has no activation, so there is nothing to learn")
+
+    def full(slope: Array, value: ArrayLike) -> Array:
+        each = broadcast("init", value, slope)
+        positions = tuple(range(1, slope.ndim - 1))
+        return each.mean(positions, keepdims=True) if per_channel else each
+
+    values = init if isinstance(init, tuple) else [init] * len(frozen.lines)
+    if len(values) != len(frozen.lines):
+        raise ValueError(
+            f"init has {len(values)} arrays; the function has {len(frozen.lines)} activations"
+        )
+    return tuple(full(line.slope, v) for line, v in zip(frozen.lines, values, strict=True))

@@ -9,10 +9,10 @@ import optax
 
 from jaxattr.contract import attribution, attribution_of, one_hot, same_options
 from jaxattr.facts import method
-from jaxattr.loops.optimization import minimize
+from jaxattr.loops.optimization import minimize, parameters_like
 from jaxattr.loops.progress import Progress
 from jaxattr.rules import gates
-from jaxattr.tracing.freeze import Frozen, freeze, parameters_like
+from jaxattr.tracing.freeze import Frozen, freeze
 from jaxattr.tracing.local import Local
 from jaxattr.types import Array, Attribution, Explanation, Fun, Init
 

@@ -17,11 +17,11 @@ from jaxattr.contract import (
 from jaxattr.facts import method
 from jaxattr.image.filters import gaussian_blur
 from jaxattr.image.maps import unit_range
-from jaxattr.loops.optimization import minimize
+from jaxattr.loops.optimization import minimize, parameters_like
 from jaxattr.loops.progress import Progress
 from jaxattr.rules import gates
 from jaxattr.scores import Score, logit
-from jaxattr.tracing.freeze import freeze, parameters_like
+from jaxattr.tracing.freeze import freeze
 from jaxattr.tracing.transform import lowered
 from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun, Init
 

@@ -87,7 +87,7 @@ def occlusion(
         down, across = ((covers / covers.sum(0)).T for covers in (rows, columns))
         return separable(drops, down, across)[..., None].astype(x.dtype)
 
-    return attribution(f, explain)
+    return attribution(f, explain, differentiates=False)
 
 
 def _pair(name: str, value: int | tuple[int, int] | None, default: tuple[int, int]) -> np.ndarray:

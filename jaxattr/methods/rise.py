@@ -97,4 +97,4 @@ def rise(
         total, _ = lax.scan(step, start, (jnp.arange(len(numbers)), numbers, valid))
         return (total / (samples * probability))[..., None].astype(x.dtype)
 
-    return attribution(f, explain)
+    return attribution(f, explain, differentiates=False)

@@ -86,4 +86,4 @@ def score_cam(
         cam = (weights[:, None, None] * value).sum(-1, keepdims=True)
         return enlarge(jnp.maximum(cam, 0), size)
 
-    return attribution(f, explain)
+    return attribution(f, explain, differentiates=False)

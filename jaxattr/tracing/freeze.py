@@ -5,9 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxattr.contract import broadcast
 from jaxattr.lowering import pools
 from jaxattr.lowering.transposes import linear
 from jaxattr.tracing.degrees import homogeneous
@@ -180,33 +178,3 @@ def selection(local: Local, a: Array) -> Callable[[Array], Array]:
         lambda index, c: pools.scatter_to(index, c, window),
     )
     return lambda a: pick(index, a)
-
-
-def parameters_like(
-    frozen: Frozen, init: ArrayLike | tuple[Array, ...], *, per_channel: bool
-) -> tuple[Array, ...]:
-    """Return a parameter for each element (or channel) of every activation's output.
-
-    Args:
-        frozen: what has activations.
-        init: a number or an array that broadcasts to the output of every activation, or an array
-            for each of them.
-        per_channel: whether a channel has one parameter: the mean of those of its elements.
-
-    Raises:
-        ValueError: if there is no activation, or `init` does not fit.
-    """
-    if not frozen.lines:
-        raise ValueError("the function has no activation, so there is nothing to learn")
-
-    def full(slope: Array, value: ArrayLike) -> Array:
-        each = broadcast("init", value, slope)
-        positions = tuple(range(1, slope.ndim - 1))
-        return each.mean(positions, keepdims=True) if per_channel else each
-
-    values = init if isinstance(init, tuple) else [init] * len(frozen.lines)
-    if len(values) != len(frozen.lines):
-        raise ValueError(
-            f"init has {len(values)} arrays; the function has {len(frozen.lines)} activations"
-        )
-    return tuple(full(line.slope, v) for line, v in zip(frozen.lines, values, strict=True))

@@ -1,0 +1,75 @@
+"""Tell functions that explain nothing: images that see each other, and integers on the way."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxattr.tracing import dataflow, interpret
+from jaxattr.tracing.dataflow import Flow
+from jaxattr.tracing.interpret import Equation
+from jaxattr.tracing.roles import Role, roles
+from jaxattr.tracing.sites import should_inline
+
+
+class Findings(NamedTuple):
+    """What can be told of a function before it is explained.
+
+    Attributes:
+        output: shape and dtype of what it returns.
+        mixing: a step that sums over the batch, or None.
+        integer: a step that goes from integers made of the images back to floats, or None.
+    """
+
+    output: Any
+    mixing: Equation | None
+    integer: Equation | None
+
+
+def examine(f: Callable[..., Any], x: Any) -> Findings:
+    """Read a function of a batch of images `(B, H, W, C)`."""
+    program, tree = interpret.read(f, x, inline=should_inline)
+    leaves = [program.avals[a] if isinstance(a, int) else a.aval for a in program.outputs]
+    flow = dataflow.flow(program, program.inputs)
+    steps = [e for e in program.equations if any(v in flow.active for v in e.outputs)]
+    sums = [e for e in steps if _may_mix(e, x.shape[0])]
+    known = roles(flow) if sums else {}
+    return Findings(
+        jax.tree.unflatten(tree, leaves),
+        next((e for e in sums if _mixes(flow, e, known)), None),
+        next((e for e in steps if _leaves_integers(flow, e)), None),
+    )
+
+
+def _may_mix(e: Equation, batch: int) -> bool:
+    return batch > 1 and any(
+        aval.shape[axis] == batch
+        for axes, aval in zip(_summed(e), e.input_avals, strict=False)
+        for axis in axes
+    )
+
+
+def _mixes(flow: Flow, e: Equation, known: Any) -> bool:
+    return any(
+        a in flow.active and flow.differentiable(a) and known.get(a, ())[axis] is Role.BATCH
+        for a, axes in zip(e.inputs, _summed(e), strict=False)
+        if isinstance(a, int) and a in known
+        for axis in axes
+    )
+
+
+def _summed(e: Equation) -> tuple[tuple[int, ...], ...]:
+    """Return for each input the axes over which an equation sums or takes the largest."""
+    if e.primitive == "dot_general":
+        return e.params["dimension_numbers"][0]
+    if e.primitive in ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"):
+        return (e.params["axes"],)
+    return ()
+
+
+def _leaves_integers(flow: Flow, e: Equation) -> bool:
+    if e.primitive != "convert_element_type" or e.inputs[0] not in flow.active:
+        return False
+    before, after = e.input_avals[0].dtype, e.output_avals[0].dtype
+    return jnp.issubdtype(before, jnp.integer) and jnp.issubdtype(after, jnp.inexact)
