@@ -79,7 +79,7 @@ def test_chunks_and_progress(name):
     key = {"key": KEY} if needs_key else {}
     seen: list[int] = []
     results = [
-        jax.tree.leaves(make(**options)(X, TARGET, **key))
+        jax.tree.leaves(jax.jit(make(**options))(X, TARGET, **key))
         for options in ({"chunk": 1, "progress": seen.append}, {"chunk": 3}, {"chunk": 100})
     ]
     jax.effects_barrier()

@@ -305,7 +305,7 @@ def test_kernels_of_their_own_under_a_sharded_batch(inputs):
     subprocess.run([sys.executable, "-c", SHARDED, str(inputs)], check=True)
 
 
-@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("groups", mostly_slow([1, 2, 8], [2]))
 @pytest.mark.parametrize("settings", [{}, {"stride": (2, 3)}, {"dilation": (2, 1)}])
 def test_a_convolution_by_taps(groups, settings):
     """It is the convolution, with both derivatives, for a kernel of its own for every image."""

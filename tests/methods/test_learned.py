@@ -87,7 +87,7 @@ def test_bias_terms():
         assert relative_error(picked(fast, target), y_plus) < 1e-10
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", mostly_slow(NETS, ["vgg"]))
 def test_mask_gradients_equal_double_backprop(name):
     with enable_x64(True):
         net, params, x, target = load(name, "float64")
@@ -107,7 +107,7 @@ def test_mask_gradients_equal_double_backprop(name):
 
 
 @pytest.mark.parametrize("loss", [positive, positive_negative, disentangling])
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("bias", mostly_slow([False, True], [True]))
 def test_the_loss_falls(loss, bias):
     net, params, x, target = load("vgg")
     decompose = jaxattr.dmbp_details(plain(net, params), steps=15, loss=loss, bias=bias)
@@ -216,7 +216,7 @@ def test_progress_is_told_and_changes_nothing(method):
 LEARNED = peer("learned")
 
 
-@pytest.mark.parametrize("kind", ["image", "literal"])
+@pytest.mark.parametrize("kind", mostly_slow(["image", "literal"], ["literal"]))
 @pytest.mark.parametrize("name", mostly_slow(["vgg", "resnet"], ["vgg"]))
 def test_dmbp_against_double_backprop_in_torch(name, kind):
     """25 steps: the loss curve and both parts."""
@@ -239,7 +239,7 @@ LPR_OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("kind", LPR_OPTIONS)
+@pytest.mark.parametrize("kind", mostly_slow(LPR_OPTIONS, ["baseline"]))
 @pytest.mark.parametrize("name", mostly_slow(["vgg", "resnet"], ["vgg"]))
 def test_lpr_against_double_backprop_in_torch(name, kind):
     """10 steps: the loss curve and the map."""
