@@ -26,10 +26,9 @@ from tqdm import tqdm
 import jaxattr
 from jaxattr import metrics
 from jaxattr.contract import one_hot
-from jaxattr.loops.optimization import minimize
+from jaxattr.loops.optimization import minimize, parameters_like
 from jaxattr.methods.dmbp import Decomposition, disentangling, guided, positive, positive_negative
 from jaxattr.scores import probability
-from jaxattr.tracing.freeze import parameters_like
 
 dmbp, lpr = jaxattr.dmbp, jaxattr.lpr
 even, led = partial(dmbp, init=0.0), partial(dmbp, init=guided)

@@ -65,7 +65,7 @@ def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
         The affine function, as a `Frozen`.
 
     Raises:
-        UnsupportedOperation: if `f` multiplies values that depend on `x`, normalises by them, or
+        UnsupportedOperation: if `f` multiplies values that depend on `x`, normalizes by them, or
             has activations inside a loop: then there is no such view.
 
     Example:

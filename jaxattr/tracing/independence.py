@@ -32,7 +32,8 @@ def examine(f: Callable[..., Any], x: Any) -> Findings:
     program, tree = interpret.read(f, x, inline=should_inline)
     leaves = [program.avals[a] if isinstance(a, int) else a.aval for a in program.outputs]
     flow = dataflow.flow(program, program.inputs)
-    steps = [e for e in program.equations if any(v in flow.active for v in e.outputs)]
+    carrying = _carrying(flow)
+    steps = [e for e in program.equations if not carrying.isdisjoint(e.outputs)]
     sums = [e for e in steps if _may_mix(e, x.shape[0])]
     known = roles(flow) if sums else {}
     return Findings(
@@ -40,6 +41,19 @@ def examine(f: Callable[..., Any], x: Any) -> Findings:
         next((e for e in sums if _mixes(flow, e, known)), None),
         next((e for e in steps if _leaves_integers(flow, e)), None),
     )
+
+
+def _carrying(flow: Flow) -> set[int]:
+    """Return the active values whose change reaches the output otherwise than by a condition."""
+    carrying = {a for a in flow.program.outputs if isinstance(a, int)}
+    for e in reversed(flow.program.equations):
+        if any(v in carrying and v in flow.active for v in e.outputs):
+            carrying.update(a for a in e.inputs if isinstance(a, int) and _numeric(flow, a))
+    return carrying & flow.active
+
+
+def _numeric(flow: Flow, v: int) -> bool:
+    return flow.program.avals[v].dtype != bool
 
 
 def _may_mix(e: Equation, batch: int) -> bool:
