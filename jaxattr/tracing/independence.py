@@ -1,4 +1,4 @@
-"""Tell functions that explain nothing: images that see each other, and integers on the way."""
+"""Find what makes a map wrong from the start: images that see each other, integers on the way."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
