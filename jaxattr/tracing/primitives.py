@@ -1,7 +1,7 @@
 """What is known of every JAX primitive: one row each, and `register` for a user's own."""
 
 from enum import StrEnum
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 
 class Kind(StrEnum):
@@ -71,121 +71,52 @@ class Row(NamedTuple):
     places: bool = False
 
 
-R: TypeAlias = Row
-_AFFINE, _LINEAR, _PRODUCT, _STRUCTURE = Kind.AFFINE, Kind.LINEAR, Kind.PRODUCT, Kind.STRUCTURE
-_ALL, _ALWAYS = Sign.ALL, Sign.ALWAYS
-
-TABLE: dict[str, Row] = {
+_GROUPS = {
     # layers
-    "conv_general_dilated": R(_AFFINE),
-    "dot_general": R(_AFFINE),
-    "ragged_dot_general": R(_AFFINE),
+    "conv_general_dilated dot_general ragged_dot_general": Row(Kind.AFFINE),
     # linear without weights
-    "reduce_sum": R(_LINEAR, sign=_ALL),
-    "reduce_window_sum": R(_LINEAR, sign=_ALL),
-    "cumsum": R(_LINEAR, sign=_ALL),
-    "scatter-add": R(_LINEAR, sign=_ALL),
-    "pad": R(_LINEAR, sign=_ALL, places=True),
-    "concatenate": R(_LINEAR, sign=_ALL, places=True),
-    "stack": R(_LINEAR, sign=_ALL, places=True),
-    "scatter": R(_LINEAR, sign=_ALL, places=True),
-    "dynamic_update_slice": R(_LINEAR, sign=_ALL, places=True),
+    "reduce_sum reduce_window_sum cumsum scatter-add": Row(Kind.LINEAR, sign=Sign.ALL),
+    "pad concatenate stack scatter dynamic_update_slice": Row(
+        Kind.LINEAR, sign=Sign.ALL, places=True
+    ),
     # pools
-    "reduce_max": R(Kind.MAX_POOL, sign=_ALL),
-    "reduce_window_max": R(Kind.MAX_POOL, sign=_ALL),
+    "reduce_max reduce_window_max": Row(Kind.MAX_POOL, sign=Sign.ALL),
     # structure: what only moves entries
-    "reshape": R(_STRUCTURE, sign=_ALL),
-    "transpose": R(_STRUCTURE, sign=_ALL),
-    "slice": R(_STRUCTURE, sign=_ALL),
-    "dynamic_slice": R(_STRUCTURE),
-    "squeeze": R(_STRUCTURE, sign=_ALL),
-    "broadcast_in_dim": R(_STRUCTURE, sign=_ALL),
-    "rev": R(_STRUCTURE, sign=_ALL),
-    "split": R(_STRUCTURE, sign=_ALL),
-    "gather": R(_STRUCTURE),
-    "tile": R(_STRUCTURE, sign=_ALL),
-    "unstack": R(_STRUCTURE, sign=_ALL),
-    "optimization_barrier": R(_STRUCTURE, sign=_ALL),
-    "device_put": R(_STRUCTURE),
-    "sharding_constraint": R(_STRUCTURE),
-    "reshard": R(_STRUCTURE),
-    "mesh_cast": R(_STRUCTURE),
-    "pvary": R(_STRUCTURE),
+    "reshape transpose slice squeeze broadcast_in_dim rev split tile unstack"
+    " optimization_barrier": Row(Kind.STRUCTURE, sign=Sign.ALL),
+    "dynamic_slice gather device_put sharding_constraint reshard mesh_cast pvary": Row(
+        Kind.STRUCTURE
+    ),
     # elementwise, affine
-    "add": R(_LINEAR, Form.SHIFT, _ALL),
-    "add_any": R(_LINEAR, Form.SHIFT, _ALL),
-    "sub": R(_LINEAR, Form.SHIFT),
-    "neg": R(form=Form.SHIFT),
-    "convert_element_type": R(form=Form.SHIFT, sign=_ALL),
-    "reduce_precision": R(form=Form.SHIFT, sign=_ALL),
-    "copy": R(form=Form.SHIFT, sign=_ALL),
-    "name": R(form=Form.SHIFT, sign=_ALL),
-    "mul": R(_PRODUCT, Form.SCALE, _ALL),
-    "div": R(_PRODUCT, Form.SCALE, _ALL),
+    "add add_any": Row(Kind.LINEAR, Form.SHIFT, Sign.ALL),
+    "sub": Row(Kind.LINEAR, Form.SHIFT),
+    "neg": Row(form=Form.SHIFT),
+    "convert_element_type reduce_precision copy name": Row(form=Form.SHIFT, sign=Sign.ALL),
+    "mul div": Row(Kind.PRODUCT, Form.SCALE, Sign.ALL),
     # elementwise, piecewise
-    "max": R(form=Form.BOUND, sign=Sign.ANY),
-    "min": R(form=Form.BOUND, sign=_ALL),
-    "clamp": R(form=Form.BOUND),
-    "abs": R(form=Form.CORNER, sign=_ALWAYS),
-    "select_n": R(_PRODUCT, Form.SELECT),
-    "gt": R(form=Form.COMPARE),
-    "ge": R(form=Form.COMPARE),
-    "lt": R(form=Form.COMPARE),
-    "le": R(form=Form.COMPARE),
-    "eq": R(form=Form.LOGIC),
-    "ne": R(form=Form.LOGIC),
-    "is_finite": R(form=Form.LOGIC),
-    "and": R(form=Form.LOGIC),
-    "or": R(form=Form.LOGIC),
-    "not": R(form=Form.LOGIC),
-    "xor": R(form=Form.LOGIC),
-    "sign": R(form=Form.STEP),
-    "floor": R(form=Form.STEP),
-    "ceil": R(form=Form.STEP),
-    "round": R(form=Form.STEP),
-    "rem": R(form=Form.STEP),
-    "nextafter": R(form=Form.STEP),
+    "max": Row(form=Form.BOUND, sign=Sign.ANY),
+    "min": Row(form=Form.BOUND, sign=Sign.ALL),
+    "clamp": Row(form=Form.BOUND),
+    "abs": Row(form=Form.CORNER, sign=Sign.ALWAYS),
+    "select_n": Row(Kind.PRODUCT, Form.SELECT),
+    "gt ge lt le": Row(form=Form.COMPARE),
+    "eq ne is_finite and or not xor": Row(form=Form.LOGIC),
+    "sign floor ceil round rem nextafter": Row(form=Form.STEP),
     # elementwise, smooth
-    "exp": R(form=Form.POWER, sign=_ALWAYS),
-    "exp2": R(form=Form.POWER, sign=_ALWAYS),
-    "log": R(form=Form.POWER),
-    "log1p": R(form=Form.POWER),
-    "sqrt": R(form=Form.POWER, sign=_ALL),
-    "rsqrt": R(form=Form.POWER, sign=_ALL),
-    "cbrt": R(form=Form.POWER, sign=_ALL),
-    "square": R(form=Form.POWER, sign=_ALWAYS),
-    "integer_pow": R(form=Form.POWER, sign=_ALL),
-    "pow": R(form=Form.POWER, sign=_ALL),
-    "logistic": R(form=Form.CURVE, sign=_ALWAYS),
-    "tanh": R(form=Form.CURVE),
-    "erf": R(form=Form.CURVE),
-    "erfc": R(form=Form.CURVE, sign=_ALWAYS),
-    "erf_inv": R(form=Form.CURVE),
-    "expm1": R(form=Form.CURVE),
-    "sin": R(form=Form.CURVE),
-    "cos": R(form=Form.CURVE),
-    "tan": R(form=Form.CURVE),
-    "asin": R(form=Form.CURVE),
-    "acos": R(form=Form.CURVE),
-    "atan": R(form=Form.CURVE),
-    "atan2": R(form=Form.CURVE),
-    "sinh": R(form=Form.CURVE),
-    "cosh": R(form=Form.CURVE, sign=_ALWAYS),
-    "asinh": R(form=Form.CURVE),
-    "acosh": R(form=Form.CURVE, sign=_ALWAYS),
-    "atanh": R(form=Form.CURVE),
-    "lgamma": R(form=Form.CURVE),
-    "digamma": R(form=Form.CURVE),
+    "exp exp2 square": Row(form=Form.POWER, sign=Sign.ALWAYS),
+    "sqrt rsqrt cbrt integer_pow pow": Row(form=Form.POWER, sign=Sign.ALL),
+    "log log1p": Row(form=Form.POWER),
+    "logistic erfc cosh acosh": Row(form=Form.CURVE, sign=Sign.ALWAYS),
+    "tanh erf erf_inv expm1 sin cos tan asin acos atan atan2 sinh asinh atanh lgamma digamma": Row(
+        form=Form.CURVE
+    ),
     # programs inside
-    "jit": R(call=Call.INLINE),
-    "closed_call": R(call=Call.INLINE),
-    "custom_jvp_call": R(call=Call.DERIVATIVE),
-    "custom_vjp_call": R(call=Call.DERIVATIVE),
-    "remat2": R(call=Call.REMAT),
-    "scan": R(call=Call.LOOP),
-    "while": R(call=Call.LOOP),
-    "cond": R(call=Call.LOOP),
+    "jit closed_call": Row(call=Call.INLINE),
+    "custom_jvp_call custom_vjp_call": Row(call=Call.DERIVATIVE),
+    "remat2": Row(call=Call.REMAT),
+    "scan while cond": Row(call=Call.LOOP),
 }
+TABLE = {name: row for names, row in _GROUPS.items() for name in names.split()}
 """What a row says of a primitive that is not here: nothing."""
 
 _REGISTERED: dict[str, Row] = {}
