@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("jaxattr", "weights_conversion")
 LEVELS = (
-    {"deprecated", "types", "weights_conversion"},
+    {"data", "deprecated", "types", "weights_conversion"},
     {"facts", "image", "lowering", "models", "scores", "viz"},
     {"tracing"},
     {"contract"},
@@ -75,7 +75,8 @@ def test_arrows_go_down():
 
 
 @pytest.mark.parametrize(
-    ("name", "known"), [("image", {"types"}), ("models", {"types", "weights_conversion"})]
+    ("name", "known"),
+    [("data", set()), ("image", {"types"}), ("models", {"data", "types", "weights_conversion"})],
 )
 def test_who_knows_nothing_of_attribution(name, known):
     found = {room(n) for file in FILES if room(file) == name for n in imports(file)}
@@ -103,8 +104,10 @@ def test_no_function_hides_a_module():
     [
         (
             "jaxattr",
-            "PIL click flax jaxattr.cli jaxattr.models matplotlib scipy skimage weights_conversion",
+            "PIL click flax grain jaxattr.cli jaxattr.models matplotlib scipy skimage "
+            "tensorflow_datasets weights_conversion",
         ),
+        ("jaxattr.data", "PIL grain h5py jaxattr.cli jaxattr.models pyarrow tensorflow_datasets"),
         ("jaxattr.cli", "flax jaxattr.models matplotlib skimage weights_conversion"),
         ("jaxattr.models", "matplotlib scipy skimage tensorflow torch torchvision"),
         ("weights_conversion", "jaxattr matplotlib tensorflow torch"),

@@ -28,13 +28,13 @@ Around them: `annotations` reads boxes and masks, `alignment` brings maps to the
 
 from typing import TYPE_CHECKING, Any
 
-from jaxattr.metrics.annotations import VOC_CLASSES as VOC_CLASSES
+from jaxattr.data.classes import VOC as VOC_CLASSES
+from jaxattr.data.objects import coco_boxes as coco_boxes
+from jaxattr.data.objects import coco_masks as coco_masks
 from jaxattr.metrics.annotations import Annotation as Annotation
 from jaxattr.metrics.annotations import Object as Object
 from jaxattr.metrics.annotations import annotation as annotation
 from jaxattr.metrics.annotations import box_masks as box_masks
-from jaxattr.metrics.annotations import coco_boxes as coco_boxes
-from jaxattr.metrics.annotations import coco_masks as coco_masks
 from jaxattr.metrics.annotations import voc_annotation as voc_annotation
 from jaxattr.metrics.baselines import blur as blur
 from jaxattr.metrics.boundary import boundary_dependency as boundary_dependency

@@ -1,35 +1,12 @@
-"""Annotations of PASCAL VOC, ImageNet and COCO as boxes and masks."""
+"""The objects of an image as the pointing game counts them."""
 
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-VOC_CLASSES = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
-"""The classes of PASCAL VOC in their usual order."""
+from jaxattr.data.objects import read_objects
 
 
 class Object(NamedTuple):
@@ -81,24 +58,13 @@ def voc_annotation(xml: str | bytes) -> Annotation:
         >>> found.size, found.objects[0].label, found.objects[0].boxes.tolist()
         ((20, 40), 'cat', [[0, 0, 20, 30]])
     """
-    try:
-        root = ElementTree.fromstring(xml)
-        size = (_number(root, "size/height"), _number(root, "size/width"))
-        boxes: dict[str, list[tuple[int, ...]]] = {}
-        flags: dict[str, list[bool]] = {}
-        for item in root.iter("object"):
-            label = item.findtext("name", "").strip()
-            x0, y0, x1, y1 = (
-                _number(item, f"bndbox/{k}") for k in ("xmin", "ymin", "xmax", "ymax")
-            )
-            boxes.setdefault(label, []).append((y0 - 1, x0 - 1, y1, x1))
-            flags.setdefault(label, []).append(item.findtext("difficult", "0").strip() == "1")
-    except (ElementTree.ParseError, ValueError) as error:
-        raise ValueError(f"not an annotation of PASCAL VOC: {error}") from None
+    found = read_objects(xml)
+    labels = np.array(found.labels, str)
+    examples = set(labels[~found.difficult])
     return annotation(
-        size,
-        {label: np.array(b) for label, b in boxes.items()},
-        ignored={label for label, f in flags.items() if all(f)},
+        found.size,
+        {label: found.boxes[labels == label] for label in dict.fromkeys(found.labels)},
+        ignored=set(found.labels) - examples,
     )
 
 
@@ -134,66 +100,6 @@ def annotation(
         size,
         tuple(Object(k, np.asarray(b), k in examples, difficult(k)) for k, b in boxes.items()),
     )
-
-
-def coco_boxes(annotations: Sequence[Mapping[str, Any]]) -> dict[int, np.ndarray]:
-    """Return boxes `(n, 4)`, as in `Object`, for each category of an image's COCO annotations.
-
-    Pixels of which any part lies in a box belong to it.
-
-    Args:
-        annotations: of one image, as in the JSON file.
-
-    Returns:
-        From the number of a category to its boxes.
-
-    Example:
-        >>> coco_boxes([{"category_id": 18, "bbox": [10.5, 20.0, 5.0, 4.0]}])[18].tolist()
-        [[20, 10, 24, 16]]
-    """
-    found: dict[int, list[tuple[int, ...]]] = {}
-    for a in annotations:
-        x, y, width, height = a["bbox"]
-        low, high = np.floor((y, x)), np.ceil((y + height, x + width))
-        found.setdefault(a["category_id"], []).append((*low.astype(int), *high.astype(int)))
-    return {category: np.array(boxes) for category, boxes in found.items()}
-
-
-def coco_masks(
-    annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]
-) -> dict[int, np.ndarray]:
-    """Return masks, bool `(H, W)`, for each category of an image's COCO annotations.
-
-    The union of all polygons and run-length codes of a category, crowds included, as TorchRay's
-    pointing game has it. Needs `pycocotools`.
-
-    Args:
-        annotations: of one image, as in the JSON file.
-        size: the image's height and width.
-
-    Returns:
-        From the number of a category to its mask.
-
-    Raises:
-        ModuleNotFoundError: without `pycocotools`.
-    """
-    try:
-        from pycocotools import mask  # type: ignore[reportMissingModuleSource]
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "masks of COCO are read by pycocotools, which is not installed: pip install "
-            "pycocotools",
-            name="pycocotools",
-        ) from None
-    found: dict[int, np.ndarray] = {}
-    for a in annotations:
-        code: Any = a["segmentation"]
-        if isinstance(code, list) or isinstance(code["counts"], list):
-            code = mask.frPyObjects(code, *size)
-        pixels = mask.decode(mask.merge(code) if isinstance(code, list) else code).astype(bool)
-        category = a["category_id"]
-        found[category] = found.get(category, np.zeros(size, bool)) | pixels
-    return found
 
 
 def box_masks(boxes: Any, size: tuple[int, int]) -> Any:
@@ -233,10 +139,3 @@ def _area(boxes: np.ndarray) -> int:
     )
     covered = (high[:, :, None] & wide[:, None, :]).any(0)
     return int(np.diff(rows) @ covered @ np.diff(columns))
-
-
-def _number(element: ElementTree.Element, path: str) -> int:
-    text = element.findtext(path)
-    if text is None:
-        raise ValueError(f"there is no {path}")
-    return round(float(text))

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
+from jaxattr.data import classes as class_names
 from jaxattr.models import cifar_resnet, efficientnet_lite, resnet, vgg
-from jaxattr.models import classes as class_names
 from jaxattr.models.blocks import Classifier, TorchLayout
 from jaxattr.models.preprocess import Preprocess
 from jaxattr.models.published import find, locate

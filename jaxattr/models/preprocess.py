@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from jaxattr.data.geometry import Geometry
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -48,10 +50,67 @@ class Preprocess(NamedTuple):
         resized = resize_short_side(to_rgb(image), self.resize_size, self.resample)
         return crop_center(resized, self.crop_size, self.rounding)
 
+    def geometry(self, size: tuple[int, int]) -> Geometry:
+        """Return where the pixels of a photograph of height and width `size` lie in the input."""
+        short = min(size)
+        height, width = (self.resize_size * length // short for length in size)
+        top, left = (self.rounding((length - self.crop_size) / 2) for length in (height, width))
+        crop = (top, left, top + self.crop_size, left + self.crop_size)
+        return Geometry.resized(size, (height, width), crop)
+
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Return the model's input `(crop_size, crop_size, 3)`, normalized, float32."""
         values = np.asarray(self.display(image), np.float32) / 255
         return (values - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+
+
+class PlainResize(NamedTuple):
+    """Resize without antialiasing, and subtract a mean: TorchRay's way for VOC and COCO.
+
+        input = 255 (bilinear(value / 255) - mean)
+
+    The short side becomes `size`, and the long side keeps its share, rounded down; nothing is
+    cropped, so that inputs differ in shape unless `square`.
+
+    Attributes:
+        size: Length of the short side in pixels.
+        square: Whether the long side is resized to `size` too, as for RISE.
+        mean: Mean of each channel, on the 0-1 scale.
+
+    >>> PlainResize(square=True)(Image.new("RGB", (500, 375))).shape
+    (224, 224, 3)
+    >>> PlainResize().geometry((375, 500)).input_size
+    (224, 298)
+
+    Reference:
+        TorchRay (Fong, Patrick and Vedaldi, ICCV 2019).
+    """
+
+    size: int = 224
+    square: bool = False
+    mean: tuple[float, float, float] = (123.68 / 255, 116.779 / 255, 103.939 / 255)
+
+    def display(self, image: Image.Image) -> Image.Image:
+        """Return the photograph the model sees: upright, RGB, resized."""
+        pixels = self._resized(image)
+        return Image.fromarray((255 * pixels).round().clip(0, 255).astype(np.uint8))
+
+    def geometry(self, size: tuple[int, int]) -> Geometry:
+        """Return where the pixels of a photograph of height and width `size` lie in the input."""
+        short = min(size)
+        to = [self.size if self.square else int(self.size * length / short) for length in size]
+        return Geometry.resized(size, (to[0], to[1]), None)
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """Return the model's input, float32 `(h, w, 3)`."""
+        return 255 * (self._resized(image) - np.asarray(self.mean, np.float32))
+
+    def _resized(self, image: Image.Image) -> np.ndarray:
+        pixels = np.asarray(to_rgb(image), np.float32) / 255
+        geometry = self.geometry(pixels.shape[:2])
+        # the maps of an input as large as the photograph, brought to the pixels of the input
+        back = Geometry.resized(geometry.input_size, geometry.size, None)
+        return np.moveaxis(back.to_photograph(np.moveaxis(pixels, -1, 0)), 0, -1)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

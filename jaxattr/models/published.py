@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from jaxattr.models import classes
+from jaxattr.data import classes
 from jaxattr.models.preprocess import Preprocess
 from weights_conversion import cache_directory, fetch
 
