@@ -52,6 +52,31 @@ VOC = (
 """The classes of PASCAL VOC in their usual order."""
 
 
+VOC_IN_IMAGENET: dict[str, tuple[int, ...]] = {
+    "aeroplane": (404, 895),
+    "bicycle": (444, 671),
+    "bird": (*range(7, 25), *range(80, 101), *range(127, 147)),
+    "boat": (472, 484, 554, 576, 625, 628, 724, 780, 814, 871, 914),
+    "bottle": (440, 720, 737, 898, 907),
+    "bus": (654, 779, 874),
+    "car": (407, 436, 468, 511, 609, 627, 656, 661, 717, 751, 817),
+    "cat": tuple(range(281, 286)),
+    "chair": (423, 559, 765),
+    "cow": (345, 346, 347),
+    "diningtable": (532,),
+    "dog": tuple(range(151, 269)),
+    "horse": (339,),
+    "motorbike": (665, 670),
+    "person": (445, 515, 518, 578, 601, 608, 610, 655, 834, 837, 841, 842, 869, 981, 982, 983),
+    "pottedplant": (738,),
+    "sheep": (348, 349),
+    "sofa": (831,),
+    "train": (466, 547, 705, 820, 829),
+    "tvmonitor": (664, 782, 851),
+}
+"""The classes of ImageNet that belong to each of VOC; a person is known by what people wear."""
+
+
 def names(count: int, published: tuple[str, ...]) -> tuple[str, ...]:
     """Return the published names if there are `count`, else the indices.
 

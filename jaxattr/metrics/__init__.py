@@ -35,6 +35,7 @@ from jaxattr.metrics.annotations import Annotation as Annotation
 from jaxattr.metrics.annotations import Object as Object
 from jaxattr.metrics.annotations import annotation as annotation
 from jaxattr.metrics.annotations import box_masks as box_masks
+from jaxattr.metrics.annotations import record_annotation as record_annotation
 from jaxattr.metrics.annotations import voc_annotation as voc_annotation
 from jaxattr.metrics.baselines import blur as blur
 from jaxattr.metrics.boundary import boundary_dependency as boundary_dependency

@@ -1,12 +1,13 @@
 """The objects of an image as the pointing game counts them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxattr.data.objects import read_objects
+from jaxattr.data.records import Record
 
 
 class Object(NamedTuple):
@@ -59,12 +60,31 @@ def voc_annotation(xml: str | bytes) -> Annotation:
         ((20, 40), 'cat', [[0, 0, 20, 30]])
     """
     found = read_objects(xml)
-    labels = np.array(found.labels, str)
-    examples = set(labels[~found.difficult])
+    return _annotation(found.size, np.array(found.labels, str), found.boxes, found.difficult)
+
+
+def record_annotation(record: Record, classes: Sequence[str]) -> Annotation:
+    """Return the objects of a record of `jaxattr.data`.
+
+    Args:
+        record: with boxes.
+        classes: the names of its source's classes.
+
+    Returns:
+        As `voc_annotation` does for the same boxes and flags.
+    """
+    names = np.array(classes, str)[record.box_labels]
+    return _annotation(record.image.shape[:2], names, record.boxes, record.difficult)
+
+
+def _annotation(
+    size: tuple[int, ...], labels: np.ndarray, boxes: np.ndarray, difficult: np.ndarray
+) -> Annotation:
+    every = dict.fromkeys(labels.tolist())
     return annotation(
-        found.size,
-        {label: found.boxes[labels == label] for label in dict.fromkeys(found.labels)},
-        ignored=set(found.labels) - examples,
+        (size[0], size[1]),
+        {label: boxes[labels == label] for label in every},
+        ignored=set(every) - set(labels[~difficult].tolist()),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxattr import metrics
 from jaxattr.data import class_mask, open_source
 from jaxattr.data.classes import IMAGENET, SYNSETS, VOC
 
@@ -104,6 +105,12 @@ def test_pascal_voc(tmp_path):
     assert found.boxes.tolist() == [[0, 0, 20, 30], [5, 4, 8, 7]]
     assert found.difficult.tolist() == [True, False]
     assert found.masks is None
+    xml = (tmp_path / "Annotations" / "000001.xml").read_text()
+    theirs, ours = metrics.voc_annotation(xml), metrics.record_annotation(found, source.classes)
+    assert ours.size == theirs.size
+    for a, b in zip(ours.objects, theirs.objects, strict=True):
+        assert (a.label, a.counts, a.difficult) == (b.label, b.counts, b.difficult)
+        np.testing.assert_array_equal(a.boxes, b.boxes)
     assert len(open_source(f"voc:{tmp_path}", split="val")) == 0
     with pytest.raises(ValueError, match="no split 'train'; it has test, val"):
         open_source(f"voc:{tmp_path}", split="train")
