@@ -5,11 +5,13 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 import jax
 import pytest
+from jax._src.interpreters import mlir
 from torchvision_definitions import import_torchvision
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -19,12 +21,18 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 # releases do without them until someone has tried.
 XLA_FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
+MEMORY = 1.5e9  # bytes in one worker, above which programs are dropped
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compile fast, and nothing twice: programs are kept from one run to the next."""
     if jax.__version_info__ < (0, 12):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}"
     jax.config.update("jax_disable_most_optimizations", True)
+    if hasattr(
+        mlir, "make_ir_context"
+    ):  # loading its dialects is a fifth of a small program's time
+        mlir.make_ir_context = cache(mlir.make_ir_context)
     gc.set_threshold(100_000, 20, 100)  # tracing makes many objects that live
     if config.pluginmanager.hasplugin("cacheprovider") and not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
@@ -54,11 +62,21 @@ def torchvision(torch: ModuleType) -> ModuleType:
         pytest.skip("compares with torchvision")
 
 
+def resident() -> float:
+    """Return the process's memory in bytes, where it can be told."""
+    if sys.platform != "linux":
+        return float("inf")
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forgetful() -> Iterator[None]:
-    """Drop a file's programs after it, for memory's sake: thousands slow down those to come."""
+    """Drop the programs after a file when they fill much memory; until then files share them."""
     yield
+    if resident() < MEMORY:
+        return
     jax.clear_caches()
+    getattr(mlir.make_ir_context, "cache_clear", lambda: None)()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.typing import DTypeLike
 from peers import peer
@@ -184,6 +185,18 @@ STACK: Net = (
     Dense("fc2", 16, 6),
 )
 """A VGG with a 1x1 convolution, for images of 16 by 12; `reference/make_relative.py` draws it."""
+TINY: Net = (
+    Conv("conv1", 3, 4, bias=True),
+    Relu("relu1"),
+    MaxPool("pool1"),
+    Conv("conv2", 4, 5, bias=True),
+    Relu("relu2"),
+    Flatten("flatten"),
+    Dense("fc1", 5 * 4 * 5, 8),
+    Relu("relu3"),
+    Dense("fc2", 8, 6),
+)
+"""A VGG for images of 8 by 10, for what is asked of every method; `drawn` draws it."""
 SHAPES = {"vgg": (3, 16, 18, 3), "resnet": (3, 20, 18, 3), "lite": (3, 16, 18, 3)}
 
 Activation: TypeAlias = Callable[[Array], Array]
@@ -213,15 +226,33 @@ class Case(NamedTuple):
     target: Array  # (3,)
 
 
+def drawn() -> dict[str, np.ndarray]:
+    """Draw weights, images and classes for `TINY`, as `peer` reads those of the others."""
+    rng = np.random.default_rng(1)
+    draw = lambda *shape: rng.normal(size=shape) * (2 / np.prod(shape[1:])) ** 0.5
+    arrays = {"x": rng.normal(size=(3, 8, 10, 3)), "target": np.array([0, 2, 4])}
+    for layer in TINY:
+        if isinstance(layer, Conv | Dense):
+            window = (3, 3) if isinstance(layer, Conv) else ()
+            arrays[f"net.{layer.name}.weight"] = draw(layer.features, layer.inputs, *window)
+            arrays[f"net.{layer.name}.bias"] = draw(layer.features) / 2
+    return arrays
+
+
 def load(name: str, dtype: DTypeLike = jnp.float32) -> Case:
     """Read the network `name`; its weights are exact in float32 and in float64."""
-    arrays = peer(name)
+    arrays = drawn() if name == "tiny" else peer(name)
     params = {
         key.removeprefix("net."): jnp.asarray(value, dtype)
         for key, value in arrays.items()
         if key.startswith("net.")
     }
-    return Case(NETS[name], params, jnp.asarray(arrays["x"], dtype), jnp.asarray(arrays["target"]))
+    return Case(
+        {**NETS, "tiny": TINY}[name],
+        params,
+        jnp.asarray(arrays["x"], dtype),
+        jnp.asarray(arrays["target"]),
+    )
 
 
 def plain(

@@ -299,6 +299,7 @@ assert "all-gather" not in compiled.as_text() or sys.argv[1] == "2"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inputs", [8, 2])
 def test_kernels_of_their_own_under_a_sharded_batch(inputs):
     """Each device's images have their own weights; without groups nothing is gathered."""

@@ -2,11 +2,29 @@
 
 import subprocess
 import sys
+from functools import partial
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from jaxattr.catalogue import METHODS
 
+NHWC = ("NHWC", "HWIO", "NHWC")
+SMALL = {
+    "steps": 2,
+    "samples": 3,
+    "scales": (1, 1.5),
+    "window": 4,
+    "areas": (0.5,),
+    "spacing": 2,
+    "sigma": 2.0,
+    "max_sigma": 2.0,
+}
 SCRIPT = """
 import os, sys
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
@@ -20,10 +38,6 @@ jax.config.update("jax_disable_most_optimizations", True)
 keys = jax.random.split(jax.random.key(0), 4)
 kernels = [jax.random.normal(k, s) / 4 for k, s in zip(keys, [(3, 3, 3, 8), (3, 3, 8, 8)])]
 head = jax.random.normal(keys[2], (8, 5))
-few = {
-    "steps": 2, "samples": 3, "scales": (1, 1.5), "window": 4, "areas": (0.5,), "spacing": 2,
-    "sigma": 2.0, "max_sigma": 2.0,
-}
 
 def f(x):
     for kernel in kernels:
@@ -48,14 +62,30 @@ for name in sys.argv[1:]:
         error = abs(maps - whole).max() / abs(whole).max()
         assert error < 1e-4, f"{name} by {way}: {error}"
 """
-QUICK = ["saliency", "integrated_gradients", "lrp", "rsp", "grad_cam", "tr_gbp", "dmbp", "lpr"]
-QUICK += ["extremal_perturbation"]
-REST = [name for name in METHODS if name not in {*QUICK, "xrai"}]  # XRAI's segments are the host's
+FEW = ["saliency", "integrated_gradients", "lrp", "rsp", "grad_cam", "tr_gbp", "dmbp", "lpr"]
+FEW += ["extremal_perturbation"]
+REST = [name for name in METHODS if name not in {*FEW, "xrai"}]  # XRAI's segments are the host's
 
 
-@pytest.mark.parametrize("names", [QUICK, pytest.param(REST, marks=pytest.mark.slow)], ids=len)
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [FEW, REST], ids=len)
 def test_a_batch_over_four_devices(names):
+    script = f"few = {SMALL}\n{SCRIPT}"
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *names], capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, *names], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_a_batch_over_a_mesh(name):
+    """Under `shard_map` what is carried and chosen varies over the mesh as the batch does."""
+    w = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 3, 4)), "float32")
+    conv = partial(lax.conv_general_dilated, window_strides=(1, 1), padding="SAME")
+    f = lambda x: jnp.maximum(conv(x, w, dimension_numbers=NHWC), 0).mean((1, 2))
+    method, mesh, batch = METHODS[name], Mesh(np.array(jax.devices()[:1]), "batch"), P("batch")
+    options = {k: v for k, v in SMALL.items() if k in method.options}
+    explain = lambda x, t: method.function(f, **options)(x, t, key=jax.random.key(1))
+    split = jax.shard_map(explain, mesh=mesh, in_specs=batch, out_specs=batch)
+    shape = jax.eval_shape(split, jnp.ones((2, 8, 8, 3)), jnp.array([0, 1])).shape
+    assert shape[:3] == (2, 8, 8)
