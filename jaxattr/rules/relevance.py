@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.tracing.local import Local, Rule, UnsupportedOperation, plain, refuse
+from jaxattr.tracing.primitives import Form
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array
 
@@ -108,8 +109,13 @@ def proportional(
         return down
 
     split = relevance(backward)
-    # Where no two entries meet, relevance goes back to where the entry came from.
-    return lambda local: (plain if local.equations[-1].row.places else split)(local)
+
+    def rule(local: Local) -> Callable[..., Array]:
+        row = local.equations[-1].row
+        # Where no two entries meet, relevance goes back to where the entry came from.
+        return (plain if row.places or row.form is Form.SELECT else split)(local)
+
+    return rule
 
 
 def gated(local: Local) -> Callable[..., Array]:

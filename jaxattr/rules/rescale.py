@@ -14,12 +14,13 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxattr.tracing import interpret
 from jaxattr.tracing.freeze import refuse_loops, selection
 from jaxattr.tracing.interpret import Program
 from jaxattr.tracing.local import Local, Rule, refuse
-from jaxattr.tracing.operations import is_layer
+from jaxattr.tracing.operations import extremum, is_layer
 from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.sites import should_inline_remat, survey
 from jaxattr.tracing.slopes import select
@@ -190,18 +191,32 @@ def cross_maximum(
     """Give the change of a maximum to its winner, at the input if it grew, else at the reference.
 
     That element has changed by at least as much, so the multiplier is in [0, 1]; what overlapping
-    windows give to one element adds up.
+    windows give to one element adds up. Sorted values are differences of sums of the largest,
+    which are maxima over sets of elements.
     """
-    x0, x1 = reference[0], operands[0]
-    picks = [selection(local, x0), selection(local, x1)]
-    change = local.value(x1) - local.value(x0)
-    back = jnp.zeros_like(x1)
-    for pick, chosen in zip(picks, (change < 0, change >= 0), strict=True):
-        of_winner, pull = jax.vjp(pick, x1 - x0)
+    n, name = local.active, extremum(local.equations) or local.equations[-1].primitive
+    x0, x1 = reference[:n], operands[:n]
+    if name == "select_n":
+        refuse(local)  # a condition that depends on x
+    picks = [selection(local, *x) for x in (x0, x1)]
+    summed = lambda y: y
+    if name in ("sort", "top_k"):
+        params, up = local.equations[-1].params, name == "sort"
+        axis = params.get("dimension", params.get("axis", -1)) % m.ndim
+        summed = partial(lax.cumsum, axis=axis, reverse=up)
+        zeros = jnp.zeros_like(lax.slice_in_dim(m, 0, 1, axis=axis))
+        m = jnp.diff(m, axis=axis, prepend=zeros) if up else -jnp.diff(m, axis=axis, append=zeros)
+    change = summed(local.value(*x1) - local.value(*x0))
+    at_reference = change > 0 if name.endswith("min") else change < 0
+    back = [jnp.zeros_like(x) for x in x1]
+    for pick, chosen in zip(picks, (at_reference, ~at_reference), strict=True):
+        of_winner, pull = jax.vjp(
+            lambda *a, pick=pick: summed(pick(*a)), *map(jnp.subtract, x1, x0)
+        )
         still = of_winner == 0
         ratio = jnp.where(still, 1, change / jnp.where(still, 1, of_winner))
-        back += pull(m * jnp.where(chosen, ratio, 0))[0]
-    return [back]
+        back = map(jnp.add, back, pull(m * jnp.where(chosen, ratio, 0)))
+    return list(back)
 
 
 _MULTIPLY: Mapping[str, Multiply] = {

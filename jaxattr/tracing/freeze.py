@@ -10,6 +10,7 @@ from jaxattr.lowering import pools
 from jaxattr.lowering.transposes import linear
 from jaxattr.tracing.degrees import homogeneous
 from jaxattr.tracing.local import Local, Rule, UnsupportedOperation, refuse
+from jaxattr.tracing.operations import extremum
 from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.sites import Scope, Site, every, should_inline_remat
 from jaxattr.tracing.transform import trace
@@ -94,9 +95,9 @@ def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
         return value
 
     def select(local: Local) -> Callable[..., Array]:
-        def value(a: Array) -> Array:
-            picks[local.site.position] = pick = selection(local, a)
-            return pick(a)
+        def value(*operands: Any) -> Array:
+            picks[local.site.position] = pick = selection(local, *operands)
+            return pick(*operands)
 
         return value
 
@@ -160,21 +161,36 @@ def refuse_loops(scope: Scope) -> None:
                 )
 
 
-def selection(local: Local, a: Array) -> Callable[[Array], Array]:
-    """Return the linear map that picks what a max-pool picked of `a`, first tie first."""
-    (equation,) = local.equations
-    if equation.primitive == "reduce_max":
+def selection(local: Local, *operands: Any) -> Callable[..., Array]:
+    """Return the linear map that takes what a selection took of its operands, first tie first."""
+    equation, (a, *_) = local.equations[-1], operands
+    if equation.primitive in ("reduce_max", "reduce_min"):
         axes = equation.params["axes"]
         order = [*(i for i in range(a.ndim) if i not in axes), *axes]
         flat = lambda a: a.transpose(order).reshape(*local.site.shape, -1)
-        winner = jax.nn.one_hot(flat(a).argmax(-1), flat(a).shape[-1], dtype=a.dtype)
+        best = flat(a).argmax(-1) if equation.primitive == "reduce_max" else flat(a).argmin(-1)
+        winner = jax.nn.one_hot(best, flat(a).shape[-1], dtype=a.dtype)
         return lambda a: (flat(a) * winner).sum(-1)
-    window = pools.window_of(equation.params, a.shape)
-    if window is None:
-        raise UnsupportedOperation(f"cannot fix what the max-pool at {local.site.source} selects")
-    index = pools.winners(a, window)
-    pick = linear(
-        lambda index, a: pools.gather_from(index, a, window),
-        lambda index, c: pools.scatter_to(index, c, window),
-    )
-    return lambda a: pick(index, a)
+    if equation.primitive == "reduce_window_max":
+        window = pools.window_of(equation.params, a.shape)
+        if window is None:
+            raise UnsupportedOperation(
+                f"cannot fix what the max-pool at {local.site.source} selects"
+            )
+        index = pools.winners(a, window)
+        pick = linear(
+            lambda index, a: pools.gather_from(index, a, window),
+            lambda index, c: pools.scatter_to(index, c, window),
+        )
+        return lambda a: pick(index, a)
+    if extremum(local.equations):
+        first = a == local.value(*operands)
+        return lambda a, b: jnp.where(first, a, b)
+    moving = [i for i in range(local.active) if jnp.issubdtype(operands[i].dtype, jnp.inexact)]
+
+    def value(*moved: Array) -> Array:
+        full = dict(enumerate(operands)) | dict(zip(moving, moved, strict=True))
+        return local.value(*full.values())
+
+    _, pick = jax.linearize(value, *(operands[i] for i in moving))
+    return lambda *operands: pick(*(operands[i] for i in moving))

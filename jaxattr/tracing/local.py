@@ -6,13 +6,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxattr.lowering import lower, with_packed_gates
 from jaxattr.tracing import interpret, slopes
 from jaxattr.tracing.dataflow import elementwise
 from jaxattr.tracing.interpret import Equation, Program, Step
-from jaxattr.tracing.operations import Operation, is_layer
-from jaxattr.tracing.primitives import Form
+from jaxattr.tracing.operations import Operation, extremum, is_layer
+from jaxattr.tracing.primitives import Form, Kind
 from jaxattr.tracing.sites import Place, Scope, Site
 from jaxattr.tracing.weights import Weighted, weighted
 
@@ -91,6 +92,8 @@ def local(scope: Scope, place: Place) -> Local:
 
 
 def _value(operation: Operation, *operands: Any) -> Any:
+    if operation.kind is Kind.MAX_POOL and (name := extremum(operation.equations)):
+        return getattr(lax, name)(*operands)  # ties are parted alike, however it is spelled
     program = Program(operation.equations, operation.operands, operation.outputs, {}, {})
     outputs = interpret.evaluate(program, map(lowered_step, operation.equations), *operands)
     return outputs[0] if len(outputs) == 1 else tuple(outputs)

@@ -68,7 +68,10 @@ def operations(program: Program, active: Iterable[int]) -> tuple[Operation, ...]
         if segment is None or e.outputs[0] == segment.exit:
             kind = _kind(flow, i, segment, statistics)
             members = segment.members if segment else {i}
-            found.append(_operation(flow, kind, members, e.outputs))
+            values = [v for v in e.outputs if kind is not Kind.MAX_POOL or flow.differentiable(v)]
+            if len(values) < len(e.outputs):  # where they were found is a number
+                found.append(_operation(flow, Kind.INACTIVE, members, e.outputs))
+            found.append(_operation(flow, kind, members, tuple(values)))
         elif not segment.members.issuperset(flow.used.get(e.outputs[0], ())):
             members = _makers(flow, i, segment.members)
             found.append(_operation(flow, Kind.INACTIVE, members, e.outputs))
@@ -133,7 +136,24 @@ def _other_kind(flow: Flow, e: Equation, entries: Sequence[int]) -> Kind:
             return Kind.SUM if several else kind
         case Kind.STRUCTURE if several and e.primitive != "optimization_barrier":
             return Kind.UNKNOWN
+        case Kind.PRODUCT if e.row.form is Form.SELECT and all(a in entries for a in e.inputs[1:]):
+            return Kind.MAX_POOL if e.inputs[0] in entries else Kind.SUM
+        case Kind.MAX_POOL if sum(map(flow.differentiable, e.outputs)) > 1:
+            return Kind.UNKNOWN  # one sorted by another
     return kind
+
+
+def extremum(equations: Sequence[Equation]) -> str | None:
+    """Return which of two values is selected, "max" or "min", however that is spelled."""
+    test, e = equations[0], equations[-1]
+    if e.primitive in ("max", "min"):
+        return e.primitive
+    _, *cases = e.inputs
+    compares = test.row.form is Form.COMPARE and test.outputs == e.inputs[:1]
+    if not compares or list(test.inputs) not in (cases, cases[::-1]):
+        return None
+    larger = (test.primitive in ("gt", "ge")) == (test.inputs[0] == cases[1])
+    return "max" if larger else "min"
 
 
 def _operation(
@@ -141,6 +161,12 @@ def _operation(
 ) -> Operation:
     """Return an operation, with the constants of the program that it needs taken in."""
     equations, own = flow.program.equations, set(members)
+    if kind is Kind.MAX_POOL:
+        (i,) = own
+        a, selects = equations[i].inputs[0], equations[i].row.form is Form.SELECT
+        if selects and isinstance(a, int) and a in flow.made:
+            test = flow.made[a]
+            own |= {test} if extremum((equations[test], equations[i])) else set()
     whole = kind not in (Kind.INACTIVE, Kind.CONTROL)
     stack = [a for i in own for a in equations[i].inputs] if whole else []
     while stack:

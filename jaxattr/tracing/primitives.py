@@ -9,7 +9,7 @@ class Kind(StrEnum):
 
     AFFINE = "affine"  # convolution, dense layer, scale and shift, by values that x has no part in
     ACTIVATION = "activation"  # a one-input elementwise non-linearity
-    MAX_POOL = "max_pool"
+    MAX_POOL = "max_pool"  # and other selections: the larger of two features, sorted values
     LINEAR = "linear"  # linear without weights: sums, average pools, padding, resizing
     SUM = "sum"  # of values that all depend on x; concatenation
     PRODUCT = "product"  # of values that all depend on x: gates, attention
@@ -79,8 +79,8 @@ _GROUPS = {
     "pad concatenate stack scatter dynamic_update_slice": Row(
         Kind.LINEAR, sign=Sign.ALL, places=True
     ),
-    # pools
-    "reduce_max reduce_window_max": Row(Kind.MAX_POOL, sign=Sign.ALL),
+    # selections
+    "reduce_max reduce_min reduce_window_max sort top_k": Row(Kind.MAX_POOL, sign=Sign.ALL),
     # structure: what only moves entries
     "reshape transpose slice squeeze broadcast_in_dim rev split tile unstack"
     " optimization_barrier": Row(Kind.STRUCTURE, sign=Sign.ALL),
@@ -94,8 +94,8 @@ _GROUPS = {
     "convert_element_type reduce_precision copy name": Row(form=Form.SHIFT, sign=Sign.ALL),
     "mul div": Row(Kind.PRODUCT, Form.SCALE, Sign.ALL),
     # elementwise, piecewise
-    "max": Row(form=Form.BOUND, sign=Sign.ANY),
-    "min": Row(form=Form.BOUND, sign=Sign.ALL),
+    "max": Row(Kind.MAX_POOL, Form.BOUND, Sign.ANY),
+    "min": Row(Kind.MAX_POOL, Form.BOUND, Sign.ALL),
     "clamp": Row(form=Form.BOUND),
     "abs": Row(form=Form.CORNER, sign=Sign.ALWAYS),
     "select_n": Row(Kind.PRODUCT, Form.SELECT),

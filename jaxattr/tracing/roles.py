@@ -69,6 +69,10 @@ def _through(
             for role, n, axis in zip(first, before, e.params["broadcast_dimensions"], strict=True):
                 out[axis] = role if n == shape[axis] else None
             return tuple(out)
+        case "stack":
+            return (*first[: e.params["axis"]], None, *first[e.params["axis"] :])
+        case "unstack":
+            return (*first[: e.params["axis"]], *first[e.params["axis"] + 1 :])
         case "reshape" | "squeeze":
             return _reshaped(first, before, shape)
         case name if "axes" in e.params and name.startswith(("reduce_", "arg")):

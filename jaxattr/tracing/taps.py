@@ -1,6 +1,7 @@
 """Name a place in a function, read its value, and run what comes before or after it."""
 
 import difflib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -234,8 +235,8 @@ def _unknown(flow: Flow, layer: str) -> str:
 def last_features(flow: Flow, roles: Mapping[int, Roles]) -> int:
     """Return the last value with batch, rows, columns and channels before the pooling head.
 
-    It is the output of a convolution or dense layer, of an activation or of a residual sum, one
-    that all paths from the image to the output pass if there is such a value.
+    It is the output of a convolution or dense layer, of an activation, a residual sum or a maxout,
+    one that all paths from the image to the output pass if there is such a value.
     """
     last_use = {v: max(uses) for v, uses in flow.used.items()}
     order = {e.outputs[0]: i for i, e in enumerate(flow.program.equations)}
@@ -255,11 +256,14 @@ def last_features(flow: Flow, roles: Mapping[int, Roles]) -> int:
 
 
 def _is_feature(flow: Flow, o: Operation, roles: Mapping[int, Roles]) -> bool:
-    known = [axes(roles.get(v, ())) for v in (*o.operands[: o.active], *o.outputs)]
+    avals = flow.program.avals
+    found = [
+        (axes(roles.get(v, ())), avals[v].shape) for v in (*o.operands[: o.active], *o.outputs)
+    ]
+    known = [order and tuple(shape[i] for i in order) for order, shape in found]
     if known[-1] is None or not flow.differentiable(o.outputs[0]):
         return False
-    shape = flow.program.avals[o.outputs[0]].shape
-    if max(shape[known[-1][1]], shape[known[-1][2]]) == 1:
+    if max(known[-1][1:3]) == 1 or math.prod(known[-1]) < math.prod(found[-1][1]):
         return False
     match o.kind:
         case Kind.AFFINE:
@@ -268,4 +272,6 @@ def _is_feature(flow: Flow, o: Operation, roles: Mapping[int, Roles]) -> bool:
             return not all(dataflow.forms(e) <= dataflow.POWERS for e in o.equations)
         case Kind.SUM:
             return None not in known
+        case Kind.MAX_POOL:  # the larger of two features, no pool
+            return len(set(known)) == 1
     return False

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxattr.lowering import LOWERED, materialize
 from jaxattr.tracing import control_flow, interpret
 from jaxattr.tracing.interpret import Equation, Inline, Program, Step
-from jaxattr.tracing.local import Rule, local, lowered_step, lowering, packed, refuse
+from jaxattr.tracing.local import Rule, local, lowered_step, lowering, packed, plain, refuse
 from jaxattr.tracing.operations import Operation
 from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.sites import Place, Scope, every, should_inline, survey
@@ -206,9 +206,9 @@ def _changes(scope: Scope, rules: Mapping) -> bool:
 
 def _rule(scope: Scope, operation: Operation, rules: Mapping) -> Rule | None:
     default = None
-    if rules and operation.kind is Kind.UNKNOWN:
-        default = refuse
-    elif operation.kind is Kind.ACTIVATION and scope.lowered:
+    if rules:
+        default = {Kind.UNKNOWN: refuse, Kind.MAX_POOL: plain}.get(operation.kind)
+    if operation.kind is Kind.ACTIVATION and scope.lowered:
         default = packed
     return rules.get(operation.kind, default)
 

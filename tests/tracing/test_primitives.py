@@ -57,7 +57,7 @@ def softsign():
 
     @jax.custom_vjp
     def softsign(x):
-        return jax.lax.top_k(x[..., None], 1)[0][..., 0] / (1 + abs(x))  # no reader follows this
+        return jnp.cumprod(x[..., None], -1)[..., 0] / (1 + abs(x))  # no reader follows this
 
     softsign.defvjp(lambda x: (softsign(x), x), lambda x, g: (g / (1 + abs(x)) ** 2,))
     yield softsign

@@ -1,0 +1,89 @@
+"""One function, written in several ways, gets one map from every method."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax, nn
+from peers import relative_error
+from speed import mostly_slow
+from test_laws import METHODS, key_of
+
+import jaxattr
+from jaxattr.rules.rescale import rescaled
+from jaxattr.tracing.taps import split
+
+KEYS = jax.random.split(jax.random.key(0), 4)
+X = jax.random.normal(KEYS[0], (2, 6, 6, 3))
+TARGET = jnp.array([1, 0])
+HEAD = jax.random.normal(KEYS[1], (3, 4))
+
+MAXIMA = [
+    lax.max,
+    lambda a, b: jnp.where(a > b, a, b),
+    lambda a, b: jnp.where(a <= b, b, a),
+    lambda a, b: -jnp.stack([-a, -b]).min(0),
+    # of two equal values these take one
+    lambda a, b: jnp.sort(jnp.stack([a, b], -1))[..., -1],
+    lambda a, b: lax.top_k(jnp.stack([a, b], -1), 1)[0][..., 0],
+]
+
+
+def maxout(*maxima):
+    """Return a network of layers of maxout: four of ReLUs, which are often both 0, and two."""
+    weights = 0.6 * jax.random.normal(KEYS[2], (len(maxima), 2, 3, 3))
+
+    def f(x):
+        h = x
+        for i, (maximum, (v, w)) in enumerate(zip(maxima, weights, strict=True)):
+            a, b = h @ v + 0.2, h @ w + 0.1
+            h = maximum(nn.relu(a), nn.relu(b)) if i < 4 else maximum(a, b)
+        return nn.relu(h @ weights[0, 0]).mean((1, 2)) @ HEAD
+
+    return f
+
+
+def assert_same_maps(method, *functions, rtol=1e-4):
+    """Compare maps; all are compiled at once."""
+    key, attributes = key_of(method), [METHODS[method](f) for f in functions]
+    first, *others = jax.jit(lambda x: [a(x, TARGET, key=key) for a in attributes])(X)
+    for other in others:
+        np.testing.assert_allclose(other, first, rtol=rtol, atol=rtol * abs(first).max())
+
+
+some_methods = pytest.mark.parametrize(
+    "method", mostly_slow(METHODS, ["deconvnet", "lrp", "deeplift", "lpr"])
+)
+
+
+@some_methods
+def test_every_spelling_of_a_maximum(method):
+    assert_same_maps(
+        method,
+        maxout(*[lambda a, b: jnp.stack([a, b]).max(0)] * len(MAXIMA)),
+        maxout(*MAXIMA),
+    )
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: jnp.sort(x, 1) @ jnp.arange(5.0),
+        lambda x: lax.top_k(x, 3)[0] @ jnp.array([3.0, -1.0, 2.0]),
+        lambda x: jnp.minimum(x, x[:, ::-1]).sum(1),
+    ],
+    ids=["sort", "top_k", "minimum"],
+)
+def test_multipliers_of_selections_account_for_the_whole_change(f):
+    x, start = jax.random.normal(KEYS[3], (2, 6, 5))
+    (m,) = jax.vjp(rescaled(f, start), x)[1](jnp.ones(6))
+    np.testing.assert_allclose((m * (x - start)).sum(1), f(x) - f(start), rtol=1e-5, atol=1e-5)
+    frozen = jaxattr.freeze(f, x)
+    assert relative_error(frozen.logits(x), f(x)) < 1e-6
+    assert relative_error(frozen.logits(2 * x - start), 2 * f(x) - frozen.logits(start)) < 1e-5
+
+
+@pytest.mark.parametrize("maximum", [*MAXIMA[:3], lambda a, b: jnp.stack([a, b]).max(0)])
+def test_a_maxout_may_be_the_last_feature_layer(maximum):
+    value = lambda x: maximum(x @ HEAD, x @ HEAD[::-1])
+    np.testing.assert_array_equal(split(lambda x: value(x).mean((1, 2)), X).before(X), value(X))
