@@ -4,8 +4,8 @@
 
 EfficientNet-Lite0 on photographs of VOC2007's test set (DATA/voc2007), squashed to 224 x 224. Each
 class that a photograph holds is explained once, as the ImageNet class of the largest logit among
-those that belong to it (`VOC_IN_IMAGENET` in `jaxattr.data.classes`). Files are written as by `photographs.py`.
-OUT/table.md and OUT/table.png hold
+those that belong to it (`jaxattr.data.classes.VOC_IN_IMAGENET`). Files are written as by
+`photographs.py`. OUT/table.md and OUT/table.png hold
 
     pointing               accuracy of the pointing game, the mean over the classes; of all pairs,
                            and of the difficult ones

@@ -4,8 +4,8 @@
 
 Photographs of VOC2007 (DATA/voc2007) with two labeled classes, squashed to 224 x 224, and
 EfficientNet-Lite0. A VOC class is explained as the ImageNet class of the largest logit among those
-that belong to it (`VOC_IN_IMAGENET`; a person is known by what people wear). Each of the two is the target
-once and hostile once. What lies in the boxes of both is left out.
+that belong to it (`VOC_IN_IMAGENET`; a person is known by what people wear). Each of the two is the
+target once and hostile once. What lies in the boxes of both is left out.
 
 OUT.md holds the table, OUT.png some of the maps. The table says how much of a map's positive part
 lies in the boxes of the target (own) and of the other class, how much of its negative part, in

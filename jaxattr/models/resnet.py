@@ -52,16 +52,22 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """A narrow 3x3 convolution between two 1x1 ones, and the input added back."""
+    """A narrow 3x3 convolution between two 1x1 ones, and the input added back.
+
+    With `first` the stride is at the first 1x1 convolution, as in the paper.
+    """
 
     expansion = 4
     branch = ("conv1", "bn1", "relu", "conv2", "bn2", "relu", "conv3", "bn3")
 
-    def __init__(self, inputs: int, width: int, stride: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self, inputs: int, width: int, stride: int, *, rngs: nnx.Rngs, first: bool = False
+    ):
         outputs = width * self.expansion
-        self.conv1 = conv(inputs, width, 1, rngs=rngs)
+        strides = (stride, 1) if first else (1, stride)
+        self.conv1 = conv(inputs, width, 1, stride=strides[0], rngs=rngs)
         self.bn1 = batch_norm(width, rngs=rngs)
-        self.conv2 = conv(width, width, 3, stride=stride, rngs=rngs)
+        self.conv2 = conv(width, width, 3, stride=strides[1], rngs=rngs)
         self.bn2 = batch_norm(width, rngs=rngs)
         self.conv3 = conv(width, outputs, 1, rngs=rngs)
         self.bn3 = batch_norm(outputs, rngs=rngs)

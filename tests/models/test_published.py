@@ -56,10 +56,12 @@ def checkpoint(tmp_path):
 def test_every_entry_is_well_formed(entry):
     assert entry.model in models.names()
     if entry.package is None:
-        assert re.fullmatch(r"https://\S+/\w+-[0-9a-f]{8}\.p?th", entry.url)
+        assert re.fullmatch(r"https://\S+/\w+-[0-9a-f]{8}\.p?th(\.tar)?", entry.url)
         assert re.fullmatch("[0-9a-f]{8}", entry.sha256)
-    assert 50 < entry.top1 < (entry.top5 or 100) < 100 or entry.top5 is None
-    assert len(entry.classes) == len(set(entry.classes)) == (10 if "cifar" in entry.model else 1000)
+    assert entry.top1 is None or 50 < entry.top1 < (entry.top5 or 100)
+    number = {"cifar": 10, "voc07": 20, "coco14": 80}
+    wanted = next((n for part, n in number.items() if part in entry.model), 1000)
+    assert len(entry.classes) == len(set(entry.classes)) == wanted
     parameters = nnx.state(models.skeleton(entry.model), nnx.Param)
     count = sum(prod(leaf.shape) for leaf in jax.tree.leaves(parameters))
     assert count == entry.parameters
