@@ -71,8 +71,8 @@ def convert_to(
     loaded = load(name, weights=weights, path=source, dtype=jnp.dtype(dtype))
     model = loaded.model
     if fold:
-        side = loaded.preprocess.crop_size
-        model = fold_batch_norm(model, jax.ShapeDtypeStruct((1, side, side, 3), dtype))
+        size = loaded.preprocess.geometry((256, 256)).input_size
+        model = fold_batch_norm(model, jax.ShapeDtypeStruct((1, *size, 3), dtype))
     state = nnx.state(model, (nnx.Param, nnx.BatchStat))
     save(state, out)
     leaves = jax.tree.leaves(state)

@@ -3,6 +3,10 @@
 from .blocks import features as features
 from .blocks import head as head
 from .blocks import pooling as pooling
+from .caffe import resnet50_coco14 as resnet50_coco14
+from .caffe import resnet50_voc07 as resnet50_voc07
+from .caffe import vgg16_coco14 as vgg16_coco14
+from .caffe import vgg16_voc07 as vgg16_voc07
 from .cifar_resnet import cifar_resnet20 as cifar_resnet20
 from .cifar_resnet import cifar_resnet32 as cifar_resnet32
 from .cifar_resnet import cifar_resnet44 as cifar_resnet44
@@ -16,6 +20,7 @@ from .loading import Pretrained as Pretrained
 from .loading import load as load
 from .loading import names as names
 from .loading import skeleton as skeleton
+from .preprocess import PlainResize as PlainResize
 from .preprocess import Preprocess as Preprocess
 from .published import PUBLISHED as PUBLISHED
 from .published import Published as Published

@@ -15,7 +15,7 @@ from flax import nnx
 from jaxattr.data import classes as class_names
 from jaxattr.models import caffe, cifar_resnet, efficientnet_lite, resnet, vgg
 from jaxattr.models.blocks import Classifier, TorchLayout
-from jaxattr.models.preprocess import Preprocess
+from jaxattr.models.preprocess import PlainResize, Preprocess
 from jaxattr.models.published import find, locate
 from weights_conversion import open_checkpoint, restore_or_convert
 
@@ -56,7 +56,7 @@ class Pretrained(NamedTuple):
     """A model in evaluation mode, its preprocessing, and the names of its classes."""
 
     model: Classifier
-    preprocess: Preprocess
+    preprocess: Preprocess | PlainResize
     classes: tuple[str, ...]
 
 
