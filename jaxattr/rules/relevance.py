@@ -103,7 +103,8 @@ def proportional(
         z, pull = jax.vjp(add, *parts)
         share = divide(r, z, stabilizer)
         down = [p * c for p, c in zip(parts, pull(share), strict=True)]
-        if conserve:
+        avals = [aval for e in local.equations for aval in e.output_avals]
+        if conserve and not any(jnp.issubdtype(a.dtype, jnp.complexfloating) for a in avals):
             rest = pull(divide(r - share * z, add(*map(jnp.ones_like, parts))))
             down = [a + b for a, b in zip(down, rest, strict=True)]
         return down

@@ -4,11 +4,14 @@ Along the data flow, whatever the order of declaration: a scale or shift by valu
 the layer that feeds it, if nobody else sees what is between them; a reshape on the way does not
 part them. A scale that differs from place to place is no part of a layer's weights and stays alone,
 and so does one that comes before a layer, whose shift stops where the padding begins. What spreads
-the gate of a product over the places of its signal joins the product.
+the gate of a product over the places of its signal joins the product. Fourier transforms join what
+stands between them: a rule sees real values alone.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+
+import jax.numpy as jnp
 
 from jaxattr.tracing.dataflow import elementwise
 from jaxattr.tracing.interpret import Atom, Equation, Program
@@ -23,6 +26,7 @@ def fold(program: Program, operations: Sequence[Operation]) -> tuple[Operation, 
         program: the program that they are of.
         operations: all of its operations, in order.
     """
+    operations = _through_complex(program, operations)
     follower = _followers(program, operations)
     groups = {}  # what becomes one, by its last operation
     for i, o in enumerate(operations):
@@ -38,6 +42,35 @@ def fold(program: Program, operations: Sequence[Operation]) -> tuple[Operation, 
         for i in range(len(operations))
         if i in groups or i not in inside
     )
+
+
+def _through_complex(program: Program, operations: Sequence[Operation]) -> Sequence[Operation]:
+    """Return the operations with complex values inside them: each is a map of real ones."""
+    is_complex = lambda a: jnp.issubdtype(program.avals[a].dtype, jnp.complexfloating)
+    if not any(map(is_complex, program.avals)):
+        return operations
+    maker = {v: i for i, o in enumerate(operations) for v in o.outputs if o.active}
+    found: list[Operation] = []
+    for i, o in enumerate(operations):
+        parts, stack = {i}, list(filter(is_complex, o.operands[: o.active]))
+        while stack and not any(map(is_complex, o.outputs)):
+            if (j := maker.get(stack.pop(), i)) not in parts:
+                parts.add(j)
+                stack += filter(is_complex, operations[j].operands[: operations[j].active])
+        joined = _joined([operations[j] for j in sorted(parts)])
+        linear = {operations[j].kind for j in parts} <= _LINEAR
+        kind = (Kind.SUM if joined.active > 1 else Kind.LINEAR) if linear else Kind.UNKNOWN
+        found.append(joined._replace(kind=kind) if len(parts) > 1 else o)
+    needed = {a for a in program.outputs if isinstance(a, int)}
+    kept = []
+    for o in reversed(found):
+        if not all(map(is_complex, o.outputs)) or not needed.isdisjoint(o.outputs):
+            needed.update(o.operands)
+            kept.append(o)
+    return kept[::-1]
+
+
+_LINEAR = {Kind.AFFINE, Kind.LINEAR, Kind.STRUCTURE, Kind.SUM}
 
 
 def _followers(program: Program, operations: Sequence[Operation]) -> dict[int, int]:

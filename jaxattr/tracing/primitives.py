@@ -76,6 +76,7 @@ _GROUPS = {
     "conv_general_dilated dot_general ragged_dot_general": Row(Kind.AFFINE),
     # linear without weights
     "reduce_sum reduce_window_sum cumsum scatter-add": Row(Kind.LINEAR, sign=Sign.ALL),
+    "fft": Row(Kind.LINEAR),
     "pad concatenate stack scatter dynamic_update_slice": Row(
         Kind.LINEAR, sign=Sign.ALL, places=True
     ),
@@ -89,7 +90,7 @@ _GROUPS = {
     ),
     # elementwise, affine
     "add add_any": Row(Kind.LINEAR, Form.SHIFT, Sign.ALL),
-    "sub": Row(Kind.LINEAR, Form.SHIFT),
+    "sub complex real imag conj": Row(Kind.LINEAR, Form.SHIFT),
     "neg": Row(form=Form.SHIFT),
     "convert_element_type reduce_precision copy name": Row(form=Form.SHIFT, sign=Sign.ALL),
     "mul div": Row(Kind.PRODUCT, Form.SCALE, Sign.ALL),

@@ -187,7 +187,7 @@ def test_multipliers_are_slopes_where_nothing_changes():
 def test_what_cannot_be_split_is_refused():
     x, target = jnp.ones((1, 4, 4, 3)), jnp.array([0])
     for f, message in {
-        lambda x: jnp.cumprod(flat(x)): "`cumprod`",
+        lambda x: jnp.cumprod(flat(x), 1): "`cumprod`",
         lambda x: jnp.where(flat(x) > flat(x)[:, :1], flat(x), 2 * flat(x)[:, :1]): "`select_n`",
         lambda x: flat(lax.scan(lambda c, _: (jax.nn.relu(c), None), x, None, 3)[0]): "in a loop",
     }.items():

@@ -87,3 +87,59 @@ def test_multipliers_of_selections_account_for_the_whole_change(f):
 def test_a_maxout_may_be_the_last_feature_layer(maximum):
     value = lambda x: maximum(x @ HEAD, x @ HEAD[::-1])
     np.testing.assert_array_equal(split(lambda x: value(x).mean((1, 2)), X).before(X), value(X))
+
+
+def filtered(h):
+    """Mix tokens by a filter over frequencies, as GFNet does."""
+    w = jax.random.normal(KEYS[3], (2, 6, 4, 3))
+    return jnp.fft.irfft2(jnp.fft.rfft2(h, axes=(1, 2)) * lax.complex(*w), (6, 6), (1, 2))
+
+
+def mixed(h):
+    """Mix tokens and channels by a Fourier transform, as FNet does."""
+    tokens = h.reshape(len(h), 36, 3)
+    return jnp.fft.fft(jnp.fft.fft(tokens), axis=1).real.reshape(h.shape)
+
+
+def dense(mix):
+    """Return the same linear map as a dense layer."""
+
+    def apply(h):
+        weights = jax.jacobian(lambda h: mix(h[None])[0])(jnp.zeros((6, 6, 3)))
+        return (h.reshape(len(h), 108) @ weights.reshape(108, 108).T).reshape(h.shape)
+
+    return apply
+
+
+def mixer(*mixes):
+    def f(x):
+        h = nn.relu(x @ HEAD[:, :3] + 0.1)
+        for mix in mixes:
+            h += 0.1 * nn.relu(mix(h) @ HEAD[:, 1:] + 0.2)
+        return h.mean((1, 2)) @ HEAD
+
+    return f
+
+
+@pytest.mark.parametrize(
+    "method",
+    mostly_slow(
+        ["guided_backprop", "deeplift", "lrp", "fullgrad", "tr_gbp", "dmbp", "lpr"], ["lrp", "dmbp"]
+    ),
+)
+def test_a_fourier_transform_is_the_dense_layer_that_it_equals(method):
+    """Exact by its own derivative, and by LRP's epsilon rule."""
+    assert_same_maps(method, mixer(dense(filtered), dense(mixed)), mixer(filtered, mixed))
+
+
+@pytest.mark.parametrize("method", mostly_slow(["rap", "rsp", "excitation_backprop"], []))
+def test_relevance_passes_a_fourier_transform(method):
+    a = jax.jit(METHODS[method](mixer(filtered, mixed)))(X, TARGET)
+    assert np.isfinite(a).all()
+    assert np.abs(a).max() > 0
+
+
+def test_a_magnitude_of_frequencies_is_refused():
+    f = lambda x: abs(jnp.fft.fft(x.reshape(2, 108)))
+    with pytest.raises(jaxattr.UnsupportedOperation, match="`abs`"):
+        jaxattr.deeplift(f)(X, TARGET)
