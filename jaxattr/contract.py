@@ -1,6 +1,7 @@
 """What every attribution method does with its images and classes."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -20,7 +21,11 @@ T = TypeVar("T")
 
 
 def attribution(
-    f: Fun, explain: Callable[[Array, Array, Any], T], *, differentiates: bool = True
+    f: Fun,
+    explain: Callable[[Array, Array, Any], T],
+    *,
+    differentiates: bool = True,
+    has_rules: bool = False,
 ) -> Explanation[T]:
     """Make an `Attribution` of a function that may take its arguments for granted.
 
@@ -28,6 +33,8 @@ def attribution(
         f: the classifier, for the number of its classes.
         explain: `(x, target, key) -> maps`, an array or several, the batch in front.
         differentiates: whether it takes derivatives, which integers on the way would make zero.
+        has_rules: whether it takes them by rules, which are made for logits: where `f` ends in
+            probabilities, a `UserWarning` says where, and how to explain logits.
 
     Returns:
         `explain` behind the contract that all methods share: images `(B, H, W, C)` of a float
@@ -37,7 +44,7 @@ def attribution(
 
     def attribute(x: Array, target: Array, *, key: Key | None = None) -> T:
         x, target = jnp.asarray(x), jnp.asarray(target)
-        classes = check_batch(f, x, target, differentiates=differentiates)
+        classes = check_batch(f, x, target, differentiates=differentiates, has_rules=has_rules)
         target = target.astype(jnp.promote_types(target.dtype, jnp.int32))
         inside = (target >= 0) & (target < classes)
 
@@ -81,7 +88,22 @@ def class_gradient(f: Fun, x: Array, target: Array) -> Array:
     """Return `d f(x)[b, target[b]] / dx` for every image of a batch."""
     logits, pull = jax.vjp(f, x)
     (gradient,) = pull(one_hot(target, logits))
-    return gradient
+    return where_finite(gradient, logits)
+
+
+def where_finite(maps: T, logits: Array) -> T:
+    """Put NaN for each image whose logits hold NaN or infinity: a gate would make zeros of them.
+
+    A logit of minus infinity is a class that is left out.
+
+    Args:
+        maps: arrays, the batch in front.
+        logits: `(B, ...)`.
+    """
+    finite = (logits < jnp.inf).all(range(1, logits.ndim))
+    return jax.tree.map(
+        lambda a: jnp.where(finite.reshape(-1, *[1] * (a.ndim - 1)), a, jnp.nan), maps
+    )
 
 
 def one_hot(target: Array, logits: Array) -> Array:
@@ -96,7 +118,49 @@ def need_key(key: Key | None, method: str) -> Key:
     return key
 
 
-def check_batch(f: Fun, x: Array, target: Array, *, differentiates: bool = False) -> int:
+def one_by_one(f: Fun, explain: Callable[..., T], x: Array, *others: Array) -> T:
+    """Map what explains one image over a batch.
+
+    Args:
+        f: the classifier.
+        explain: `(image, ...) -> maps`, each without a batch axis.
+        x: images `(B, H, W, C)`.
+        *others: what else there is for each image.
+
+    Raises:
+        ValueError: if `f` does not take one image as it takes a batch.
+    """
+    jax.eval_shape(jax.vmap(lambda image: at_any_size(f, image[None])), x)
+    return jax.vmap(explain)(x, *others)
+
+
+def at_any_size(f: Fun, x: Array) -> Array:
+    """Return the logits of another number of images than was given to be explained.
+
+    Raises:
+        ValueError: if that number is fixed, as where `f` closes over something else for each image.
+    """
+    try:
+        logits = f(x)
+        fits = logits.shape[0] == x.shape[0]
+    except (TypeError, ValueError) as error:
+        raise ValueError(_of_one_size(x)) from error
+    if not fits:
+        raise ValueError(_of_one_size(x))
+    return logits
+
+
+def _of_one_size(x: Array) -> str:
+    return (
+        f"the function takes the given number of images, but not {x.shape[0]}, which this method "
+        "shows it at once: it may close over something else for each image. Make a function of one "
+        "image of it, and explain that under jax.vmap over the images and all that goes with them"
+    )
+
+
+def check_batch(
+    f: Fun, x: Array, target: Array, *, differentiates: bool = False, has_rules: bool = False
+) -> int:
     """Raise `ValueError` unless `f` takes `x`, and has the classes of `target`; return how many."""
     check_images(x)
     found = examine(f, x)
@@ -104,6 +168,12 @@ def check_batch(f: Fun, x: Array, target: Array, *, differentiates: bool = False
     check_targets(target, x.shape[0], classes)
     if differentiates:
         _check_derivative(found)
+    if has_rules and found.probabilities is not None:
+        warnings.warn(
+            f"the function ends in probabilities, by `{found.probabilities.primitive}` at "
+            f"{found.probabilities.source}: this method is made for logits. Return what enters it",
+            stacklevel=4,
+        )
     return classes
 
 

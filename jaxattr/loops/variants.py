@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxattr.contract import at_any_size
 from jaxattr.loops.chunks import chunks, joined
 from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress, report
@@ -60,5 +61,5 @@ def logits_of(network: Fun, images: Array) -> Array:
 
     The variants of an image stay together, so that a batch that is sharded over devices stays so.
     """
-    logits = network(images.reshape(-1, *images.shape[2:]))
+    logits = at_any_size(network, images.reshape(-1, *images.shape[2:]))
     return at_least_float32(logits).reshape(*images.shape[:2], -1)

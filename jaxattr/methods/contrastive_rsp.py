@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
-from jaxattr.contract import attribution
+from jaxattr.contract import attribution, one_by_one
 from jaxattr.facts import method
 from jaxattr.methods.contrastive_excitation_backprop import contrast_at
 from jaxattr.methods.rsp import handed_down
@@ -75,4 +73,4 @@ def _attribution(f: Fun, run: Callable[..., Any], layer: str | None, purge: bool
         start = contrast_at(halves, x[None], target[None])
         return handed_down(run, halves, x, start, purge)
 
-    return attribution(f, lambda x, target, key: jax.vmap(one)(x, target))
+    return attribution(f, lambda x, target, key: one_by_one(f, one, x, target), has_rules=True)

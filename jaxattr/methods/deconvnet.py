@@ -31,4 +31,4 @@ def deconvnet(f: Fun) -> Attribution:
         Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014.
     """
     g = with_rules(f, {"activation": gates.deconvolution}, needs=["activation"])
-    return attribution(f, lambda x, target, key: class_gradient(g, x, target))
+    return attribution(f, lambda x, target, key: class_gradient(g, x, target), has_rules=True)

@@ -38,7 +38,7 @@ def deeplift_details(f: Fun, *, baseline: Baseline = 0.0) -> Explanation[Relevan
         layers = {position: found[position] * change for position, change in changed.items()}
         return Relevance((x - start) * m, named(traced.scope, layers))
 
-    return attribution(f, explain)
+    return attribution(f, explain, has_rules=True)
 
 
 @method(cost="2 forward, 1 backward", family="relevance", details=deeplift_details)
@@ -92,4 +92,4 @@ def deeplift(f: Fun, *, baseline: Baseline = 0.0) -> Attribution:
         start = resolve_baseline(baseline, x)
         return (x - start) * class_gradient(rescaled(f, start), x, target)
 
-    return attribution(f, explain)
+    return attribution(f, explain, has_rules=True)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxattr.contract import attribution, attribution_of, one_hot, same_options
+from jaxattr.contract import attribution, attribution_of, one_hot, same_options, where_finite
 from jaxattr.facts import method
 from jaxattr.loops.optimization import minimize, parameters_like
 from jaxattr.loops.progress import Progress
@@ -124,9 +124,10 @@ def dmbp_details(
             return x * jax.grad(lambda x: scores(x, masks, bias=False).sum())(x)
 
         plus, minus, whole = part(masks), part(tuple(1 - m for m in masks)), part(None)
-        return Decomposition(plus + minus, plus, minus, whole - plus - minus, masks, losses)
+        rest = whole - plus - minus
+        return where_finite(Decomposition(plus + minus, plus, minus, rest, masks, losses), y)
 
-    return attribution(f, explain)
+    return attribution(f, explain, has_rules=True)
 
 
 @method(

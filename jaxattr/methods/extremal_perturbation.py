@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import optax
 
 from jaxattr import scores
-from jaxattr.contract import attribution, attribution_of, broadcast, check_positive, same_options
+from jaxattr.contract import (
+    at_any_size,
+    attribution,
+    attribution_of,
+    broadcast,
+    check_positive,
+    same_options,
+    where_finite,
+)
 from jaxattr.facts import method
 from jaxattr.image.filters import ceiling_reach, gaussian_blur, zero
 from jaxattr.image.pyramids import Pyramid, blend, blur_pyramid
@@ -101,7 +109,8 @@ def extremal_perturbation_details(
 
             def measure(masks: Array) -> Array:
                 images = blend(levels, masks.astype(x.dtype)).reshape(-1, *x.shape[1:])
-                logits = network(jnp.where(turned, images[:, :, ::-1], images))
+                seen = jnp.where(turned, images[:, :, ::-1], images)
+                logits = at_any_size(network, seen)
                 return score(at_least_float32(logits), targets).reshape(batch, -1)
 
             excess = area_penalty(canvas.reshape(batch, len(areas), -1), areas)
@@ -115,7 +124,7 @@ def extremal_perturbation_details(
         mean = masks.mean(1)[..., None]
         spread = smoothing * min(height, width)
         drawn = gaussian_blur(mean, spread, border=zero, reach=ceiling_reach)
-        return Fit(drawn, masks, losses)
+        return where_finite(Fit(drawn, masks, losses), network(x))
 
     return attribution(f, explain)
 

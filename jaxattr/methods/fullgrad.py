@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxattr.contract import attribution, attribution_of, one_hot, vary_like
+from jaxattr.contract import attribution, attribution_of, one_hot, vary_like, where_finite
 from jaxattr.facts import method
 from jaxattr.image.resize import resize_aligned
 from jaxattr.rules import gates
@@ -47,9 +47,9 @@ def fullgrad_details(f: Fun) -> Explanation[FullGradients]:
         for name, shift in network.shifts.items():
             if len(shift.site.shape) == 4:
                 cam += _psi(jnp.moveaxis(biases[name], shift.channel_axis, -1), size)
-        return FullGradients(cam.astype(x.dtype), gradient * x, biases)
+        return where_finite(FullGradients(cam.astype(x.dtype), gradient * x, biases), logits)
 
-    return attribution(f, explain)
+    return attribution(f, explain, has_rules=True)
 
 
 @method(cost="1 forward, 1 backward", family="biases", spatial=True, details=fullgrad_details)

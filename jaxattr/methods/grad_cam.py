@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxattr.contract import attribution, one_hot
+from jaxattr.contract import attribution, one_hot, where_finite
 from jaxattr.facts import method
 from jaxattr.image.resize import resize
 from jaxattr.tracing.taps import split
@@ -71,4 +71,5 @@ def at_layer(f: Fun, x: Array, target: Array, layer: str | None) -> Channels:
     value = halves.before(x)
     logits, pull = jax.vjp(lambda v: halves.after(v, x), value)
     (gradient,) = pull(one_hot(target, logits))
-    return Channels(halves.channels_last(value), halves.channels_last(gradient))
+    both = Channels(halves.channels_last(value), halves.channels_last(gradient))
+    return where_finite(both, logits)

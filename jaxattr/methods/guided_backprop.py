@@ -41,4 +41,4 @@ def guided_backprop(f: Fun) -> Attribution:
     ReLU6 or a SiLU stands in its place.
     """
     g = with_rules(f, {"activation": gates.guided}, needs=["activation"])
-    return attribution(f, lambda x, target, key: class_gradient(g, x, target))
+    return attribution(f, lambda x, target, key: class_gradient(g, x, target), has_rules=True)

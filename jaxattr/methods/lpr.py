@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxattr.contract import (
+    at_any_size,
     attribution,
     attribution_of,
     class_gradient,
@@ -93,7 +94,7 @@ def lpr_details(
             if not sign_aware:
                 return score(network(x * mp), target) - whole + lambda_ * size
             hidden = jnp.concatenate([x * mp, x * mn])
-            low, high = jnp.split(score(network(hidden), jnp.tile(target, 2)), 2)
+            low, high = jnp.split(score(at_any_size(network, hidden), jnp.tile(target, 2)), 2)
             return low - high + lambda_ * (size + jnp.abs(1 - mn).mean(axes))
 
         whole = score(network(x), target)
@@ -102,7 +103,7 @@ def lpr_details(
         theta, losses = minimize(loss, start, optimizer, steps, progress=progress)
         return Fit(attribute(theta), theta, losses)
 
-    return attribution(f, explain)
+    return attribution(f, explain, has_rules=True)
 
 
 @method(cost="steps x (2 forward, 4 backward)", family="learned", details=lpr_details)

@@ -45,7 +45,9 @@ def lrp_details(
         ['dot_general', 'div', 'reduce_sum']
     """
     made = _composite(composite, bias, conserve)
-    return attribution(f, lambda x, target, key: propagate_layers(f, made, x, target))
+    return attribution(
+        f, lambda x, target, key: propagate_layers(f, made, x, target), has_rules=True
+    )
 
 
 @method(
@@ -103,7 +105,7 @@ def lrp(f: Fun, **options: Any) -> Attribution:
     residual sums. Without biases, gamma tells positive outputs from negative ones without them too.
     """
     made = _composite(**options)
-    return attribution(f, lambda x, target, key: propagate(f, made, x, target))
+    return attribution(f, lambda x, target, key: propagate(f, made, x, target), has_rules=True)
 
 
 @same_options(lrp_details)

@@ -16,6 +16,7 @@ from jaxattr.contract import (
     check_positive,
     need_key,
     same_options,
+    where_finite,
 )
 from jaxattr.facts import method
 from jaxattr.image.filters import ceiling_reach, gaussian_blur
@@ -112,7 +113,8 @@ def meaningful_perturbation_details(
         start = circles() if init is None else init(x, target) if callable(init) else init
         start = broadcast("init", start, at_least_float32(x), (len(x), *sides))
         grid, losses = minimize(terms, start, optimizer, steps, progress=progress)
-        return Fit((1 - drawn(grid))[..., None].astype(x.dtype), grid.astype(x.dtype), losses)
+        found = Fit((1 - drawn(grid))[..., None].astype(x.dtype), grid.astype(x.dtype), losses)
+        return where_finite(found, network(x))
 
     return attribution(f, explain)
 

@@ -2,7 +2,7 @@
 
 import jax
 
-from jaxattr.contract import attribution
+from jaxattr.contract import attribution, one_by_one
 from jaxattr.facts import method
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.rules.relative import RELATIVE
@@ -20,7 +20,7 @@ def rap_details(f: Fun) -> Explanation[Relevance]:
         found = propagate_layers(f, RELATIVE, x[None], target[None])
         return jax.tree.map(lambda a: a[0], found)
 
-    return attribution(f, lambda x, target, key: jax.vmap(one)(x, target))
+    return attribution(f, lambda x, target, key: one_by_one(f, one, x, target), has_rules=True)
 
 
 @method(cost="1 forward, 4 forward and backward per layer", family="relevance", details=rap_details)
@@ -72,4 +72,4 @@ def rap(f: Fun) -> Attribution:
     def one(x: Array, target: Array) -> Array:
         return propagate(f, RELATIVE, x[None], target[None])[0]
 
-    return attribution(f, lambda x, target, key: jax.vmap(one)(x, target))
+    return attribution(f, lambda x, target, key: one_by_one(f, one, x, target), has_rules=True)

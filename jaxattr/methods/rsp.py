@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxattr.contract import attribution, count_classes, is_concrete, one_hot
+from jaxattr.contract import (
+    attribution,
+    count_classes,
+    is_concrete,
+    one_by_one,
+    one_hot,
+    where_finite,
+)
 from jaxattr.facts import method
 from jaxattr.rules.composites import changed
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
@@ -120,7 +127,7 @@ def relative_map(halves: Split, x: Array, value: Array, classes: Array) -> Array
     def activation(c: Array) -> Array:
         (gradient,) = pull(one_hot(c[None], logits))
         g = jnp.maximum(value * gradient.mean(positions, keepdims=True), 0)
-        return divide(g, g.max())
+        return where_finite(divide(g, g.max()), logits)
 
     target, *hostile = map(activation, classes)
     if not hostile:
@@ -151,16 +158,16 @@ def _attribution(
 
     def explain(x: Array, target: Array, key: object) -> Any:
         if hostile is None:
-            return jax.vmap(partial(one, hostile=None))(x, target)
+            return one_by_one(f, partial(one, hostile=None), x, target)
         classes = count_classes(f, x)
         others = jnp.asarray(hostile)
         check_hostile(others, target, classes)
-        found = jax.vmap(one)(x, target, others)
+        found = one_by_one(f, one, x, target, others)
         inside = ((others >= -1) & (others < classes)).all(1)
         keep = lambda a: jnp.where(inside.reshape(-1, *[1] * (a.ndim - 1)), a, jnp.nan)
         return jax.tree.map(keep, found)
 
-    return attribution(f, explain)
+    return attribution(f, explain, has_rules=True)
 
 
 def handed_down(run: Callable[..., Any], halves: Split, x: Array, start: Array, purge: bool) -> Any:
@@ -173,13 +180,13 @@ def handed_down(run: Callable[..., Any], halves: Split, x: Array, start: Array, 
         start: the relevance of the feature layer, with a batch axis.
         purge: as for `rsp`.
     """
-    composite = SECTIONAL
+    composite, known = SECTIONAL, jnp.isfinite(start).all()
     if purge:
         start = purged(start, (halves.channel_axis,))
         composite = changed(composite, purging)
     start = balanced(start)
     found = run(halves.before, composite, x[None], None, lambda *_: start)
-    return jax.tree.map(lambda a: a[0], found)
+    return jax.tree.map(lambda a: jnp.where(known, a[0], jnp.nan), found)
 
 
 def check_hostile(hostile: Array, target: Array, classes: int) -> None:

@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxattr.contract import attribution, attribution_of, one_hot, same_options, vary_like
+from jaxattr.contract import (
+    attribution,
+    attribution_of,
+    one_hot,
+    same_options,
+    vary_like,
+    where_finite,
+)
 from jaxattr.facts import method
 from jaxattr.image.resize import resize
 from jaxattr.rules import gates
@@ -91,9 +98,10 @@ def _layers(f: Fun, activation: Rule, top: int) -> Explanation[Layers]:
         image = gradient.sum(-1, keepdims=True)
         biases = {k: Bias(a[..., None], _enlarged(a, x)) for k, a in maps.items()}
         whole = sum((b.resized for b in biases.values()), image)
-        return Layers(relative(whole), classes, image, biases, rest)
+        found = where_finite((relative(whole), image, biases, rest), y)
+        return Layers(found[0], classes, *found[1:])
 
-    return attribution(f, explain)
+    return attribution(f, explain, has_rules=True)
 
 
 @method(cost="1 forward, top + 1 backward", family="biases", spatial=True, details=tr_gbp_details)

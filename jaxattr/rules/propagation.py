@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxattr.contract import one_hot, vary_like
+from jaxattr.contract import one_by_one, one_hot, vary_like, where_finite
 from jaxattr.rules.assignment import assign
 from jaxattr.rules.composites import Composite
 from jaxattr.tracing.local import Local, Rule, plain, refuse
@@ -74,7 +74,7 @@ def propagate(
     rules = assign(composite, traced.scope)
     logits, pull = jax.vjp(lambda x: traced.run(rules, x), x)
     (a,) = pull(start(logits, target))
-    return a
+    return where_finite(a, logits)
 
 
 def propagate_layers(
@@ -99,7 +99,7 @@ def cotangents(
         lambda x, outs: run_scope(scope, _tapped(rules, {}, outs), *jax.tree.leaves(x))[0],
         *(x, vary_like(_outs(scope), jax.tree.leaves(x)[0])),
     )
-    return pull(start(logits))
+    return where_finite(pull(start(logits)), logits)
 
 
 def account(
@@ -124,7 +124,7 @@ def account(
         lost = {k: v - sum(h.sum() for h in handed[k]) for k, v in arrived.items()}
         return Conservation(r.sum(), a.sum(), named(scope, arrived), named(scope, lost))
 
-    return jax.vmap(one)(x[:, None], target[:, None])
+    return one_by_one(f, lambda x, target: one(x[None], target[None]), x, target)
 
 
 def _outs(scope: Scope) -> dict[int, Array]:

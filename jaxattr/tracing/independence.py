@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxattr.tracing import dataflow, interpret
 from jaxattr.tracing.dataflow import Flow
 from jaxattr.tracing.interpret import Equation
+from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.roles import Role, roles
 from jaxattr.tracing.sites import should_inline
 
@@ -20,11 +21,13 @@ class Findings(NamedTuple):
         output: shape and dtype of what it returns.
         mixing: a step that sums over the batch, or None.
         integer: a step that goes from integers made of the images back to floats, or None.
+        probabilities: the softmax or sigmoid that the output comes from, or None.
     """
 
     output: Any
     mixing: Equation | None
     integer: Equation | None
+    probabilities: Equation | None
 
 
 def examine(f: Callable[..., Any], x: Any) -> Findings:
@@ -40,6 +43,7 @@ def examine(f: Callable[..., Any], x: Any) -> Findings:
         jax.tree.unflatten(tree, leaves),
         next((e for e in sums if _mixes(flow, e, known)), None),
         next((e for e in steps if _leaves_integers(flow, e)), None),
+        _head(flow),
     )
 
 
@@ -80,6 +84,34 @@ def _summed(e: Equation) -> tuple[tuple[int, ...], ...]:
     if e.primitive in ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"):
         return (e.params["axes"],)
     return ()
+
+
+def _head(flow: Flow) -> Equation | None:
+    """Return the softmax or sigmoid that makes the output, or None."""
+    e = _maker(flow, flow.program.outputs[0])
+    if e is None or e.primitive == "logistic":
+        return e
+    if e.primitive != "div":
+        return None
+    above, below = (_maker(flow, a) for a in e.inputs)
+    while below is not None and below.primitive in ("reduce_sum", "add", "add_any"):
+        below = next(filter(None, (_maker(flow, a) for a in below.inputs)), None)
+    exponentials = above is None or above.primitive == "exp"
+    return e if exponentials and below is not None and below.primitive == "exp" else None
+
+
+def _maker(flow: Flow, a: Any) -> Equation | None:
+    """Return what makes an active value, but for moves and conversions."""
+    while isinstance(a, int) and a in flow.active and a in flow.made:
+        e = flow.program.equations[flow.made[a]]
+        moves = e.row.kind is Kind.STRUCTURE or e.primitive in (
+            "convert_element_type",
+            "stop_gradient",
+        )
+        if not moves or len(e.inputs) > 1:
+            return e
+        a = e.inputs[0]
+    return None
 
 
 def _leaves_integers(flow: Flow, e: Equation) -> bool:

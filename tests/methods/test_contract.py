@@ -1,0 +1,85 @@
+"""What every method does with functions that are odd: NaN logits, one batch size, probabilities."""
+
+import re
+import warnings
+
+import jax
+import jax.numpy as jnp
+import pytest
+from speed import mostly_slow
+from test_laws import METHODS
+
+import jaxattr
+from jaxattr.methods.lrp import conservation
+
+KEYS = jax.random.split(jax.random.key(0), 4)
+KERNEL = jax.random.normal(KEYS[0], (3, 3, 3, 8))
+HEAD = jax.random.normal(KEYS[1], (8, 5))
+X, TARGET = jax.random.normal(KEYS[2], (2, 8, 8, 3)), jnp.array([0, 1])
+
+
+def features(x):
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, KERNEL, (1, 1), "SAME", dimension_numbers=dimensions)
+
+
+def net(x):
+    return jax.nn.relu(features(x)).mean((1, 2)) @ HEAD
+
+
+def broken(x):
+    """Give NaN for images that begin with a number below -5, behind a ReLU that closes on it."""
+    bad = jnp.where(jax.lax.stop_gradient(x[:, :1, :1, :1]) < -5, jnp.nan, 0)
+    return jax.nn.relu(jax.nn.relu(features(x) + bad).mean((1, 2)) @ HEAD) @ HEAD.T @ HEAD
+
+
+@pytest.mark.parametrize(
+    "method", mostly_slow(METHODS, ["saliency", "guided_backprop", "rsp", "grad_cam"])
+)
+def test_logits_that_are_no_numbers(method):
+    """The map is NaN, not zero, for the image that has them alone."""
+    explain = jax.jit(lambda x: METHODS[method](broken)(x, TARGET, key=jax.random.key(1)))
+    maps = explain(X.at[1, 0, 0, 0].set(-50))
+    assert jnp.isfinite(maps[0]).all()
+    assert jnp.isnan(maps[1]).all()
+
+
+@pytest.mark.parametrize("wrap", [jnp.add, lambda a, b: jnp.concatenate([a, b], 1)])
+def test_a_function_of_one_batch_size(wrap):
+    """Something else for each image, closed over: an error, and no image explained by another's."""
+    extra = jax.random.normal(KEYS[3], (2, 5))
+    f = lambda x: wrap(net(x), extra)
+    jaxattr.saliency(f)(X, TARGET)
+    names = ["rap", "rsp", "contrastive_rsp", "lpr", "score_cam", "occlusion", "rise"]
+    for explain in (*(METHODS[name](f) for name in names), conservation(f)):
+        with pytest.raises(ValueError, match="takes the given number of images, but not"):
+            explain(X, TARGET, key=jax.random.key(0))
+
+
+HEADS = {
+    "softmax": jax.nn.softmax,
+    "sigmoid": jax.nn.sigmoid,
+    "by hand": lambda z: jnp.exp(z) / jnp.exp(z).sum(-1, keepdims=True),
+    "logistic by hand": lambda z: 1 / (1 + jnp.exp(-z)),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_probabilities_are_no_logits(head):
+    """Rules made for logits say so, and where."""
+    f = lambda x: HEADS[head](net(x))
+    for method in (jaxattr.guided_backprop, jaxattr.deeplift, jaxattr.fullgrad, jaxattr.tr_gbp):
+        with pytest.warns(UserWarning, match=r"in probabilities, by .* at .*py:\d+") as found:
+            jax.eval_shape(method(f), X, TARGET)
+        assert re.search(r"test_contract|nn", str(found[0].message))
+    jax.eval_shape(jaxattr.saliency(f), X, TARGET)
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_warning_comes_once():
+    explain = jaxattr.guided_backprop(lambda x: jax.nn.sigmoid(net(x)))
+    with warnings.catch_warnings(record=True) as found:
+        for _ in range(3):
+            jax.eval_shape(explain, X, TARGET)
+    assert len(found) == 1
+    jaxattr.guided_backprop(lambda x: jax.nn.silu(net(x)))(X, TARGET)
