@@ -21,6 +21,7 @@ from jaxattr.methods.blur_integrated_gradients import (
     blur_integrated_gradients as blur_integrated_gradients,
 )
 from jaxattr.methods.cameras import cameras as cameras
+from jaxattr.methods.conservation import conservation as conservation
 from jaxattr.methods.contrastive_excitation_backprop import (
     contrastive_excitation_backprop as contrastive_excitation_backprop,
 )
@@ -55,7 +56,6 @@ from jaxattr.methods.input_x_gradient import input_x_gradient as input_x_gradien
 from jaxattr.methods.integrated_gradients import integrated_gradients as integrated_gradients
 from jaxattr.methods.lpr import lpr as lpr
 from jaxattr.methods.lpr import lpr_details as lpr_details
-from jaxattr.methods.lrp import conservation as conservation
 from jaxattr.methods.lrp import lrp as lrp
 from jaxattr.methods.lrp import lrp_details as lrp_details
 from jaxattr.methods.meaningful_perturbation import (

@@ -12,8 +12,8 @@ from jax import lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from jaxattr.independence import Findings, examine
 from jaxattr.scores import chosen
-from jaxattr.tracing.independence import Findings, examine
 from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun, Key
 
 P = ParamSpec("P")

@@ -18,6 +18,7 @@ LEVELS = (
     {"data", "deprecated", "types", "weights_conversion"},
     {"facts", "image", "lowering", "models", "scores", "viz"},
     {"tracing"},
+    {"independence"},
     {"contract"},
     {"loops", "rules"},
     {"methods", "metrics"},

@@ -1,11 +1,33 @@
 """Contrastive excitation backprop: what excites a class less what excites its opposite."""
 
 from jaxattr.facts import method
-from jaxattr.methods.excitation_backprop import map_alone, map_and_layers, relevance_at
-from jaxattr.rules.excitation import CONTRASTIVE
+from jaxattr.methods.excitation_backprop import (
+    EXCITATION,
+    map_alone,
+    map_and_layers,
+    relevance_at,
+)
+from jaxattr.rules.contributions import Handed, negative_terms, positive_terms
 from jaxattr.rules.propagation import Relevance
+from jaxattr.rules.relevance import divide
 from jaxattr.tracing.taps import Split
+from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array, Attribution, Explanation, Fun
+
+
+def contrast(r: Array, x: Array, layer: Weighted) -> Handed:
+    """Take what inhibits, the shares of the same layer with its weights negated, from what excites.
+
+    The rule of the classifier in contrastive excitation backprop (Zhang et al., section 3.3). What
+    it hands down sums to zero.
+    """
+    p, n = positive_terms(layer, x), negative_terms(layer, x)
+    with_p, with_n = divide(r, p.total), divide(r, n.total)
+    return Handed(p.back(with_p) - n.back(with_n), r - with_p * p.total + with_n * n.total)
+
+
+CONTRASTIVE = EXCITATION._replace(last=contrast)
+"""Contrastive excitation backprop."""
 
 
 def contrastive_excitation_backprop_details(

@@ -1,13 +1,28 @@
-"""Excitation backprop: where the winner of the logits was drawn from."""
+"""Excitation backprop: where the winner of the logits was drawn from.
+
+Relevance is the probability that a winner, drawn downwards, passes by. The winner at a layer draws
+its own among the inputs that excite it, by their shares of all that does. What inhibits plays no
+part, nor do biases.
+"""
 
 from jaxattr.contract import attribution, one_hot
 from jaxattr.facts import method
 from jaxattr.image.resize import resize
+from jaxattr.rules import lrp
 from jaxattr.rules.composites import Composite
-from jaxattr.rules.excitation import EXCITATION
+from jaxattr.rules.contributions import LayerRule
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
+from jaxattr.rules.relevance import proportional
 from jaxattr.tracing.taps import Split, split
 from jaxattr.types import Array, Attribution, Explanation, Fun
+
+excitation: LayerRule = lrp.without_bias(lrp.z_plus())
+"""Shares of the positive contributions, `P_j = sum_k z+_jk / z+_k P_k` (Zhang et al., eq. 3)."""
+
+SHARES = proportional(stabilizer=0.0)
+
+EXCITATION = Composite(excitation, excitation, mean=SHARES, sum=SHARES)
+"""Excitation backprop."""
 
 
 def excitation_backprop_details(f: Fun, *, layer: str | None = None) -> Explanation[Relevance]:

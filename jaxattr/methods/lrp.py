@@ -6,13 +6,7 @@ from jaxattr.contract import attribution, same_options
 from jaxattr.facts import method
 from jaxattr.rules import lrp as layer_rules
 from jaxattr.rules.composites import Composite, changed, epsilon_plus
-from jaxattr.rules.propagation import (
-    Conservation,
-    Relevance,
-    account,
-    propagate,
-    propagate_layers,
-)
+from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.types import Attribution, Explanation, Fun
 
 _EPSILON_PLUS = epsilon_plus()
@@ -44,7 +38,7 @@ def lrp_details(
         >>> list(lrp_details(f)(jnp.ones((1, 2, 2, 2)), jnp.array([0])).layers)
         ['dot_general', 'div', 'reduce_sum']
     """
-    made = _composite(composite, bias, conserve)
+    made = composite_of(composite, bias, conserve)
     return attribution(
         f, lambda x, target, key: propagate_layers(f, made, x, target), has_rules=True
     )
@@ -104,36 +98,14 @@ def lrp(f: Fun, **options: Any) -> Attribution:
     wrong layer and relevance doubles at residual sums; and from Captum, which has no rule for
     residual sums. Without biases, gamma tells positive outputs from negative ones without them too.
     """
-    made = _composite(**options)
+    made = composite_of(**options)
     return attribution(f, lambda x, target, key: propagate(f, made, x, target), has_rules=True)
 
 
-@same_options(lrp_details)
-def conservation(f: Fun, **options: Any) -> Explanation[Conservation]:
-    """Tell how much relevance arrives at every layer and how much of it is lost there.
-
-    Args:
-        f: images `(B, H, W, C)` to logits `(B, K)`.
-        **options: as for `lrp`.
-
-    Returns:
-        `(x, target) -> Conservation(start, end, arrived, lost)`, sums over each image. Law: the
-        sum of all that is lost is `start - end`.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> f = lambda x: x.mean((1, 2)) @ jnp.array([[2.0], [1.0]]) + 1
-        >>> found = conservation(f)(jnp.ones((1, 2, 2, 2)), jnp.array([0]))
-        >>> {k: round(v.item(), 2) + 0.0 for k, v in found.lost.items()}
-        {'dot_general': 1.0, 'div': 0.0, 'reduce_sum': 0.0}
-    """
-    made = _composite(**options)
-    return attribution(f, lambda x, target, key: account(f, made, x, target))
-
-
-def _composite(
+def composite_of(
     composite: Composite = _EPSILON_PLUS, bias: bool = True, conserve: bool = False
 ) -> Composite:
+    """Return the composite that the options of `lrp` mean."""
     if not isinstance(composite, Composite):
         raise ValueError(
             f"composite is {composite!r}; expected a Composite, such as the one that "

@@ -1,4 +1,8 @@
-"""RSP: the relevance of a class against hostile ones, section by section."""
+"""RSP: the relevance of a class against hostile ones, section by section.
+
+The two signs of relevance are handed down each by the weights that carry it. The rules see one
+image at a time.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,12 +21,61 @@ from jaxattr.contract import (
     where_finite,
 )
 from jaxattr.facts import method
-from jaxattr.rules.composites import changed
+from jaxattr.methods.rap import image_box, shifted
+from jaxattr.rules.composites import Composite, changed
+from jaxattr.rules.contributions import Handed, LayerRule, terms
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
-from jaxattr.rules.relevance import divide
-from jaxattr.rules.sectional import SECTIONAL, purged, purging
+from jaxattr.rules.relevance import divide, proportional
 from jaxattr.tracing.taps import Split, split
+from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array, Attribution, Explanation, Fun
+
+
+def purged(r: Array, channels: tuple[int, ...]) -> Array:
+    """Zero every unit whose sign is not that of the sum over channels at its position."""
+    return jnp.where(r * r.sum(channels, keepdims=True) > 0, r, 0)
+
+
+def sectional(r: Array, x: Array, layer: Weighted) -> Handed:
+    r"""Hand each sign of relevance down by weights made for it.
+
+    For the positive part $P$ of $R$, with the layer as a bilinear map $f(x, w)$,
+
+    $$\nu = \mathrm{vjp}_w[f(x, w)](P), \qquad
+    R^+ = x \odot \mathrm{vjp}_x[f(x, \nu)]\big(P / f(x, \nu)\big)$$
+
+    and likewise for the negative part. Where the window is larger than one position both count
+    twice, and every active input gives up the same amount, so that the sum is what it was.
+    """
+    x = jnp.abs(x)  # no different where a ReLU came before
+    layer = layer._replace(apply=layer.apply_own)
+    _, weights = jax.vjp(lambda w: layer.apply(x, w), layer.weight)
+
+    def section(r: Array) -> Array:
+        z = terms(layer, (x, weights(r)[0]))
+        return z.back(divide(r, z.total))
+
+    down = section(jnp.maximum(r, 0)) - section(jnp.maximum(-r, 0))
+    if layer.window == 1:
+        return Handed(down, jnp.zeros_like(r))
+    return shifted(r, 2 * down, x > 0)
+
+
+def purging(rule: LayerRule) -> LayerRule:
+    """Purge relevance before a rule hands it down."""
+
+    def purges(r: Array, x: Array, layer: Weighted) -> Handed:
+        kept = purged(r, layer.channels)
+        down, rest = rule(kept, x, layer)
+        return Handed(down, rest + r - kept)
+
+    return purges
+
+
+POSITIVE = proportional(lambda a: jnp.maximum(a, 0), stabilizer=0.0)
+
+SECTIONAL = Composite(sectional, sectional, first=image_box, mean=POSITIVE, sum=POSITIVE)
+"""Relative sectional propagation, of one image."""
 
 
 def rsp_details(
@@ -62,10 +115,10 @@ def rsp(
 
     Units whose sign is not that of their position's sum over channels are purged; what is positive
     is scaled to a sum of 2, what is negative to one of -1. Both are handed down together, layer by
-    layer, each by weights made for it (see `jaxattr.rules.sectional`): purged again, and shifted by
-    the same amount at every active unit so that the sum is kept. Residual sums share by the
-    positive parts of what they add, the first layer has the z-box rule with the image's own
-    minimum and maximum, and BatchNorm is part of the layer before it. So the target's object
+    layer, each by weights made for it (see `sectional`): purged again, and shifted by the same
+    amount at every active unit so that the sum is kept. Residual sums share by the positive parts
+    of what they add, the first layer has the z-box rule with the image's own minimum and maximum,
+    and BatchNorm is part of the layer before it. So the target's object
     becomes positive, hostile ones negative, the rest about zero. Laws: without purging the map sums
     to what it starts from, wherever an output with relevance has an active input; each image is
     independent of its batch.

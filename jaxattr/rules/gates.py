@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from jaxattr.lowering import pack_gate
-from jaxattr.tracing.local import Local, Rule
+from jaxattr.tracing.local import Local, Rule, with_backward
 from jaxattr.tracing.slopes import is_gate, select
 
 
@@ -67,7 +67,12 @@ def masked(masks: Mapping[int, jax.Array]) -> Rule:
     Returns:
         A rule, differentiable with respect to the masks.
     """
-    return _with_parameter(masks, lambda mask, z, slope, g: mask * select(slope(), g))
+
+    def rule(local: Local) -> Callable[..., jax.Array]:
+        backward = lambda mask, operands, g: [mask * select(local.slope(*operands), g)]
+        return with_backward(local, backward, masks[local.site.position])
+
+    return rule
 
 
 def learned(theta: Mapping[int, jax.Array], multipliers: Mapping[int, jax.Array | None]) -> Rule:
@@ -84,40 +89,10 @@ def learned(theta: Mapping[int, jax.Array], multipliers: Mapping[int, jax.Array 
     def rule(local: Local) -> Callable[..., jax.Array]:
         factor = multipliers[local.site.position]
 
-        def backward(theta: jax.Array, z: jax.Array, slope: object, g: jax.Array) -> jax.Array:
-            return jnp.tanh(theta * g if factor is None else theta * factor * g)
+        def backward(theta: jax.Array, operands: Any, g: jax.Array) -> list[jax.Array]:
+            return [jnp.tanh(theta * g if factor is None else theta * factor * g)]
 
-        return _with_parameter(theta, backward)(local)
-
-    return rule
-
-
-def _with_parameter(
-    parameters: Mapping[int, jax.Array],
-    backward: Callable[[jax.Array, jax.Array, Callable[[], jax.Array], jax.Array], jax.Array],
-) -> Rule:
-    """Make a rule whose backward pass has a parameter of its own at every activation.
-
-    The parameter has no part in the value, so its own cotangent is zero; it is learned by
-    differentiating the backward pass.
-    """
-
-    def rule(local: Local) -> Callable[..., jax.Array]:
-        @jax.custom_vjp
-        def activation(parameter: jax.Array, *operands: Any) -> jax.Array:
-            return local.value(*operands)
-
-        def fwd(parameter: jax.Array, *operands: Any) -> tuple[jax.Array, Any]:
-            return local.value(*operands), (parameter, operands)
-
-        def bwd(residuals: Any, g: jax.Array) -> tuple[Any, ...]:
-            parameter, operands = residuals
-            back = backward(parameter, operands[0], lambda: local.slope(*operands), g)
-            return (None, back.astype(operands[0].dtype), *[None] * (len(operands) - 1))
-
-        activation.defvjp(fwd, bwd)
-        parameter = parameters[local.site.position]
-        return lambda *operands: activation(parameter, *operands)
+        return with_backward(local, backward, theta[local.site.position])
 
     return rule
 

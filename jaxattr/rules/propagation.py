@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxattr.contract import one_by_one, one_hot, vary_like, where_finite
+from jaxattr.contract import one_hot, vary_like, where_finite
 from jaxattr.rules.assignment import assign
 from jaxattr.rules.composites import Composite
 from jaxattr.tracing.local import Local, Rule, plain, refuse
@@ -30,23 +30,6 @@ class Relevance(NamedTuple):
 
     attribution: Array
     layers: OrderedDict[str, Array]
-
-
-class Conservation(NamedTuple):
-    """Where relevance goes, summed over each image.
-
-    Attributes:
-        start: the relevance of the logits, `(B,)`.
-        end: that of the image, `(B,)`.
-        arrived: what arrived at each operation, `(B,)` by name, from the logits to the image.
-        lost: of that, what it did not hand to its inputs, `(B,)` by name; the sum over all
-            operations is `start - end`.
-    """
-
-    start: Array
-    end: Array
-    arrived: OrderedDict[str, Array]
-    lost: OrderedDict[str, Array]
 
 
 def logit(logits: Array, target: Array) -> Array:
@@ -96,54 +79,15 @@ def cotangents(
 ) -> tuple[Any, dict[int, Array]]:
     """Return the cotangents of the image and of the output of every operation, by position."""
     logits, pull = jax.vjp(
-        lambda x, outs: run_scope(scope, _tapped(rules, {}, outs), *jax.tree.leaves(x))[0],
-        *(x, vary_like(_outs(scope), jax.tree.leaves(x)[0])),
+        lambda x, outs: run_scope(scope, tapped(rules, {}, outs), *jax.tree.leaves(x))[0],
+        *(x, vary_like(zeros(scope), jax.tree.leaves(x)[0])),
     )
     return where_finite(pull(start(logits)), logits)
 
 
-def account(
-    f: Fun,
-    composite: Composite,
-    x: Array,
-    target: Array,
-    start: Start = logit,
-) -> Conservation:
-    """Return the sums of relevance that arrive at every operation and leave it, as `propagate`."""
-
-    def one(x: Array, target: Array) -> Conservation:
-        scope = trace(f, x).scope
-        rules = assign(composite, scope)
-        logits, pull = jax.vjp(
-            lambda x, *taps: run_scope(scope, _tapped(rules, *taps), x)[0],
-            *(x, _ins(scope), _outs(scope)),
-        )
-        r = start(logits, target)
-        a, handed, arrived = pull(r)
-        arrived = {k: v.sum() for k, v in arrived.items()}
-        lost = {k: v - sum(h.sum() for h in handed[k]) for k, v in arrived.items()}
-        return Conservation(r.sum(), a.sum(), named(scope, arrived), named(scope, lost))
-
-    return one_by_one(f, lambda x, target: one(x[None], target[None]), x, target)
-
-
-def _outs(scope: Scope) -> dict[int, Array]:
+def zeros(scope: Scope) -> dict[int, Array]:
     """Return zeros like the output of every operation."""
     return {s.position: jnp.zeros(s.shape, s.dtype) for s in scope.sites}
-
-
-def _ins(scope: Scope) -> dict[int, list[Array]]:
-    """Return zeros like the operands of every operation that depend on x."""
-    found = {}
-    for place in scope.places:
-        if place.site is not None:
-            active = place.operation.operands[: place.operation.active]
-            avals = [scope.program.avals[a] for a in active]
-            zeros = [jnp.zeros(aval.shape, aval.dtype) for aval in avals]
-            found[place.site.position] = zeros
-        for inner in place.scopes:
-            found |= _ins(inner)
-    return found
 
 
 def named(scope: Scope, found: Mapping[int, Array]) -> OrderedDict[str, Array]:
@@ -160,7 +104,7 @@ def named(scope: Scope, found: Mapping[int, Array]) -> OrderedDict[str, Array]:
     return OrderedDict(reversed(named))
 
 
-def _tapped(
+def tapped(
     rules: Mapping[str, Rule],
     ins: Mapping[int, Sequence[Array]],
     outs: Mapping[int, Array],
@@ -168,7 +112,7 @@ def _tapped(
     """Add zeros to what enters and leaves each operation: their cotangents are the relevance."""
 
     def tap(rule: Rule) -> Rule:
-        def tapped(local: Local) -> Callable[..., Array]:
+        def wrapped(local: Local) -> Callable[..., Array]:
             run, position = rule(local), local.site.position
 
             def value(*operands: Any) -> Array:
@@ -178,7 +122,7 @@ def _tapped(
 
             return value
 
-        return tapped
+        return wrapped
 
     defaults = dict.fromkeys(Kind, plain) | {Kind.UNKNOWN: refuse}
     return {kind: tap(rules.get(kind, default)) for kind, default in defaults.items()}

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxattr.tracing.local import Local, Rule, UnsupportedOperation, plain, refuse
+from jaxattr.tracing.local import Local, Rule, UnsupportedOperation, plain, refuse, with_backward
 from jaxattr.tracing.primitives import Form
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array
@@ -29,25 +29,7 @@ def relevance(backward: Callable[[Array, Local, Sequence[Any]], Sequence[Array]]
     Returns:
         A rule that keeps the operation's value. Weights are given no relevance.
     """
-
-    def rule(local: Local) -> Callable[..., Array]:
-        @jax.custom_vjp
-        def operation(*operands: Any) -> Array:
-            return local.value(*operands)
-
-        def fwd(*operands: Any) -> tuple[Array, tuple[Any, ...]]:
-            return local.value(*operands), operands
-
-        def bwd(operands: tuple[Any, ...], r: Array) -> tuple[Any, ...]:
-            down = backward(r, local, operands)
-            entered = operands[: local.active]
-            down = [a.astype(x.dtype) for a, x in zip(down, entered, strict=True)]
-            return (*down, *[None] * (len(operands) - local.active))
-
-        operation.defvjp(fwd, bwd)
-        return operation
-
-    return rule
+    return lambda local: with_backward(local, lambda _, operands, r: backward(r, local, operands))
 
 
 def of_layer(backward: Callable[[Array, Array, Weighted], Array]) -> Rule:

@@ -19,7 +19,7 @@ from jax import lax
 from jaxattr.tracing import interpret
 from jaxattr.tracing.freeze import refuse_loops, selection
 from jaxattr.tracing.interpret import Program
-from jaxattr.tracing.local import Local, Rule, refuse
+from jaxattr.tracing.local import Local, Rule, plain, refuse, with_backward
 from jaxattr.tracing.operations import extremum, is_layer
 from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.sites import should_inline_remat, survey
@@ -50,17 +50,9 @@ def rules(traced: Traced, start: Array) -> dict[str, Rule]:
     Raises:
         UnsupportedOperation: if an operation is of unknown kind.
     """
-    references: dict[int, Operands] = {}
-
-    def record(local: Local) -> Callable[..., Array]:
-        def value(*operands: Any) -> Array:
-            references[local.site.position] = operands
-            return local.value(*operands)
-
-        return value
-
     refused: dict[str, Rule] = {Kind.UNKNOWN: refuse}
-    traced.run(dict.fromkeys(_MULTIPLY, record) | refused, start)
+    seen = traced.observe(dict.fromkeys(_MULTIPLY, plain) | refused, start)
+    references = {position: operation.operands for position, operation in seen.items()}
     return {k: _rule(m, references) for k, m in _MULTIPLY.items()} | refused
 
 
@@ -86,19 +78,8 @@ def changes(traced: Traced, start: Array, x: Array) -> dict[int, Array]:
     outside = {p.site.position for p in traced.scope.places if p.site is not None}
 
     def outputs(x: Array) -> dict[int, Array]:
-        found: dict[int, Array] = {}
-
-        def record(local: Local) -> Callable[..., Array]:
-            def value(*operands: Any) -> Array:
-                y = local.value(*operands)
-                if local.site.position in outside:
-                    found[local.site.position] = y
-                return y
-
-            return value
-
-        traced.run(dict.fromkeys(Kind, record), x)
-        return found
+        seen = traced.observe(dict.fromkeys(Kind, plain), x)
+        return {position: seen[position].output for position in seen.keys() & outside}
 
     return jax.tree.map(jnp.subtract, outputs(x), outputs(start))
 
@@ -119,21 +100,8 @@ def _unstopped(program: Program) -> Program:
 
 def _rule(multiply: Multiply, references: Mapping[int, Operands]) -> Rule:
     def rule(local: Local) -> Callable[..., Array]:
-        @jax.custom_vjp
-        def operation(reference: Operands, *operands: Any) -> Array:
-            return local.value(*operands)
-
-        def fwd(reference: Operands, *operands: Any) -> tuple[Array, Any]:
-            return local.value(*operands), (reference, operands)
-
-        def bwd(residuals: Any, m: Array) -> tuple[Any, ...]:
-            reference, operands = residuals
-            back = multiply(local, reference, operands, m)
-            return (None, *back, *[None] * (len(operands) - len(back)))
-
-        operation.defvjp(fwd, bwd)
-        reference = references[local.site.position]
-        return lambda *operands: operation(reference, *operands)
+        backward = lambda reference, operands, m: multiply(local, reference, operands, m)
+        return with_backward(local, backward, references[local.site.position])
 
     return rule
 

@@ -9,5 +9,4 @@
 - `transform`: `with_rules`, which puts other backward passes in place.
 - `taps`: places by name, their values, what comes before and after.
 - `freeze`, `shifts`: the piecewise-linear view at one input, and what a function adds on its way.
-- `independence`: whether a classifier can be explained at all.
 """

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import jax.numpy as jnp
 
 from jaxattr.tracing.dataflow import elementwise
-from jaxattr.tracing.interpret import Atom, Equation, Program
+from jaxattr.tracing.interpret import Atom, Equation, Program, depending
 from jaxattr.tracing.operations import Operation, gathered
 from jaxattr.tracing.primitives import Form, Kind
 
@@ -135,16 +135,10 @@ def weight_axes(layer: Equation, active: int) -> dict[int, int]:
 
 def _scaled_axes(o: Operation, made: Mapping[int, Equation], avals: Mapping) -> set[int]:
     """Return the axes along which the scales of a scale and shift vary."""
-    active = {o.operands[0]}
-    axes: set[int] = set()
-    for e in o.equations:
-        values = [a for a in e.inputs if isinstance(a, int)]
-        if active.isdisjoint(values):
-            continue
-        active.update(e.outputs)
-        if e.row.form is Form.SCALE:
-            axes.update(*(_varying(a, made, avals) for a in values if a not in active))
-    return axes
+    active = depending(o.equations, {o.operands[0]})
+    scales = [e for e in o.equations if e.row.form is Form.SCALE and e.outputs[0] in active]
+    fixed = (a for e in scales for a in e.inputs if isinstance(a, int) and a not in active)
+    return set().union(*(_varying(a, made, avals) for a in fixed))
 
 
 def _varying(a: Atom, made: Mapping[int, Equation], avals: Mapping) -> set[int]:

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jaxattr.lowering import pools
 from jaxattr.lowering.transposes import linear
 from jaxattr.tracing.degrees import homogeneous
-from jaxattr.tracing.local import Local, Rule, UnsupportedOperation, refuse
+from jaxattr.tracing.local import Local, Rule, UnsupportedOperation, plain, refuse
 from jaxattr.tracing.operations import extremum
 from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.sites import Scope, Site, every, should_inline_remat
-from jaxattr.tracing.transform import trace
+from jaxattr.tracing.transform import Observed, trace
 from jaxattr.types import Array
 
 
@@ -77,33 +77,13 @@ def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
     """
     traced = trace(f, x, inline=should_inline_remat)
     refuse_loops(traced.scope)
-    lines: dict[int, Line] = {}
-    picks: dict[int, Callable[[Array], Array]] = {}
-    sites: dict[int, Site] = {}
-
-    ends: dict[int, tuple[Array, Array]] = {}
-
-    def measure(local: Local) -> Callable[..., Array]:
-        def value(*operands: Any) -> Array:
-            position = local.site.position
-            a, slope = local.value(*operands), local.slope(*operands)
-            straight = homogeneous(local.equations)
-            lines[position] = Line(slope, None if straight else a - slope * operands[0])
-            sites[position], ends[position] = local.site, (operands[0], a)
-            return a
-
-        return value
-
-    def select(local: Local) -> Callable[..., Array]:
-        def value(*operands: Any) -> Array:
-            picks[local.site.position] = pick = selection(local, *operands)
-            return pick(*operands)
-
-        return value
-
     refused: dict[str, Rule] = dict.fromkeys((Kind.PRODUCT, Kind.STATISTIC, Kind.UNKNOWN), refuse)
-    traced.run({"activation": measure, "max_pool": select, **refused}, x)
-    order = sorted(lines)
+    seen = traced.observe({"activation": plain, "max_pool": plain, **refused}, x)
+    of = lambda kind: {p: o for p, o in seen.items() if o.local.site.kind is kind}
+    gates = of(Kind.ACTIVATION)
+    picks = {p: selection(o.local, *o.operands) for p, o in of(Kind.MAX_POOL).items()}
+    lines = {p: _line(o) for p, o in gates.items()}
+    order = list(lines)
     fixed: dict[str, Rule] = {"max_pool": lambda local: picks[local.site.position], **refused}
     unshifted: dict[str, Rule] = dict.fromkeys(
         (Kind.AFFINE, Kind.LINEAR, Kind.SUM), lambda local: local.linear
@@ -128,25 +108,23 @@ def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
         return lambda x: traced.run({**fixed, **rules}, x)
 
     def secants(x1: Array) -> list[Array]:
-        found: dict[int, Array] = {}
+        others = traced.observe({"activation": plain, **refused}, x1)
+        return [_secant(o, others[p], lines[p].slope) for p, o in gates.items()]
 
-        def secant(local: Local) -> Callable[..., Array]:
-            def value(*operands: Any) -> Array:
-                position = local.site.position
-                (z0, a0), z1, a1 = ends[position], operands[0], local.value(*operands)
-                near = jnp.abs(z1 - z0) < 1e-6
-                ratio = (a1 - a0) / jnp.where(near, 1, z1 - z0)
-                found[position] = jnp.where(near, lines[position].slope, ratio)
-                return a1
+    sites = tuple(o.local.site for o in gates.values())
+    return Frozen(tuple(lines.values()), sites, logits, under, secants)
 
-            return value
 
-        traced.run({"activation": secant, **refused}, x1)
-        return [found[i] for i in order]
+def _line(at: Observed) -> Line:
+    slope = at.local.slope(*at.operands)
+    straight = homogeneous(at.local.equations)
+    return Line(slope, None if straight else at.output - slope * at.operands[0])
 
-    return Frozen(
-        tuple(lines[i] for i in order), tuple(sites[i] for i in order), logits, under, secants
-    )
+
+def _secant(a: Observed, b: Observed, slope: Array) -> Array:
+    change = b.operands[0] - a.operands[0]
+    near = jnp.abs(change) < 1e-6
+    return jnp.where(near, slope, (b.output - a.output) / jnp.where(near, 1, change))
 
 
 def refuse_loops(scope: Scope) -> None:

@@ -218,6 +218,24 @@ def walk(
     return env
 
 
+def depending(equations: Iterable[Equation], values: Iterable[int]) -> set[int]:
+    """Return some values, and all that equations make of them."""
+    found = set(values)
+    for e in equations:
+        if any(isinstance(a, int) and a in found for a in e.inputs):
+            found.update(e.outputs)
+    return found
+
+
+def restrict(run: Callable[..., V], values: Sequence[Any], places: Sequence[int]) -> Callable:
+    """Return a function of its arguments at some places alone, the others fixed at values."""
+
+    def restricted(*changed: Any) -> V:
+        return run(*(dict(enumerate(values)) | dict(zip(places, changed, strict=True))).values())
+
+    return restricted
+
+
 def evaluate(program: Program, steps: Iterable[Step], *args: Any) -> list[Any]:
     """Run a program given as steps, each value dropped after its last use."""
     steps = tuple(steps)

@@ -10,8 +10,7 @@ from jax import lax
 
 from jaxattr.lowering import lower, with_packed_gates
 from jaxattr.tracing import interpret, slopes
-from jaxattr.tracing.dataflow import elementwise
-from jaxattr.tracing.interpret import Equation, Program, Step
+from jaxattr.tracing.interpret import Equation, Program, Step, depending, restrict
 from jaxattr.tracing.operations import Operation, extremum, is_layer
 from jaxattr.tracing.primitives import Form, Kind
 from jaxattr.tracing.sites import Place, Scope, Site
@@ -75,6 +74,38 @@ def packed(local: Local) -> Callable[..., jax.Array]:
     return with_packed_gates(local.value, local.site.op, bounds=len(bounds) if chain else 0)
 
 
+def with_backward(
+    local: Local,
+    backward: Callable[[Any, Sequence[Any], jax.Array], Sequence[jax.Array]],
+    given: Any = None,
+) -> Callable[..., jax.Array]:
+    """Return an operation with another backward pass, in which its weights have no derivative.
+
+    Args:
+        local: the operation.
+        backward: `(given, operands, g) -> cotangents` of the operands that depend on x, from all
+            operands and the cotangent of the output.
+        given: arrays that `backward` needs. They have no part in the value, so their own cotangents
+            are zero; they are learned by differentiating the backward pass.
+    """
+
+    @jax.custom_vjp
+    def operation(given: Any, *operands: Any) -> jax.Array:
+        return local.value(*operands)
+
+    def fwd(given: Any, *operands: Any) -> tuple[jax.Array, Any]:
+        return local.value(*operands), (given, operands)
+
+    def bwd(residuals: Any, g: jax.Array) -> tuple[Any, ...]:
+        given, operands = residuals
+        pairs = zip(backward(given, operands, g), operands[: local.active], strict=True)
+        back = [cotangent.astype(operand.dtype) for cotangent, operand in pairs]
+        return (None, *back, *[None] * (len(operands) - len(back)))
+
+    operation.defvjp(fwd, bwd)
+    return lambda *operands: operation(given, *operands)
+
+
 def local(scope: Scope, place: Place) -> Local:
     """Return an operation as a rule sees it."""
     operation = place.operation
@@ -94,68 +125,52 @@ def local(scope: Scope, place: Place) -> Local:
 def _value(operation: Operation, *operands: Any) -> Any:
     if operation.kind is Kind.MAX_POOL and (name := extremum(operation.equations)):
         return getattr(lax, name)(*operands)  # ties are parted alike, however it is spelled
-    program = Program(operation.equations, operation.operands, operation.outputs, {}, {})
-    outputs = interpret.evaluate(program, map(lowered_step, operation.equations), *operands)
-    return outputs[0] if len(outputs) == 1 else tuple(outputs)
+    return _run(operation, operands, lambda e: lowered_step(e).run)
 
 
-class _Part(NamedTuple):
-    """A value on the way through an affine operation."""
-
-    value: Any
-    active: bool
-
-
-def _through_affine(
-    operation: Operation,
-    operands: Sequence[Any],
-    run: Callable[[Equation, list[Any], list[int]], Sequence[Any]],
+def _run(
+    operation: Operation, operands: Sequence[Any], run: Callable[[Equation], Callable[..., Any]]
 ) -> Any:
-    """Run an operation, told for each equation which of its inputs depend on x."""
-
-    def through(e: Equation, parts: Sequence[_Part]) -> list[_Part]:
-        active = [i for i, part in enumerate(parts) if part.active]
-        outputs = run(e, [part.value for part in parts], active)
-        return [_Part(value, bool(active)) for value in outputs]
-
-    entering = zip(operation.operands, operands, strict=True)
-    parts = {a: _Part(v, i < operation.active) for i, (a, v) in enumerate(entering)}
-    found = interpret.walk(operation.equations, parts, through, lambda v: _Part(v, False))
-    return found[operation.outputs[0]].value
+    program = Program(operation.equations, operation.operands, operation.outputs, {}, {})
+    steps = [Step(run(e), e.inputs, e.outputs) for e in operation.equations]
+    outputs = interpret.evaluate(program, steps, *operands)
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
 def _linear(operation: Operation, *operands: Any) -> Any:
     """Run an affine operation on changes of what depends on x: every shift drops out."""
+    changing = depending(operation.equations, operation.operands[: operation.active])
 
-    def run(e: Equation, values: list[Any], active: list[int]) -> Sequence[Any]:
-        adds = elementwise(e) or e.row.places or e.primitive == "scatter-add"
-        if not (active and adds):
-            return lowered_step(e).run(*values)
-        return jax.jvp(*_restricted(e, values, active), tuple(values[i] for i in active))[1]
+    def run(e: Equation) -> Callable[..., Any]:
+        places = [i for i, a in enumerate(e.inputs) if isinstance(a, int) and a in changing]
+        adds = e.row.form in _ADDING or e.row.places or e.primitive == "scatter-add"
+        return partial(_change, e, places) if places and adds else lowered_step(e).run
 
-    return _through_affine(operation, operands, run)
+    return _run(operation, operands, run)
 
 
-def _restricted(e: Equation, values: list[Any], active: list[int]) -> tuple[Any, tuple]:
-    """Return an equation as a function of its active inputs, and zeros for them."""
+_ADDING = {Form.SHIFT, Form.SELECT}
 
-    def along(*changed: Any) -> Sequence[Any]:
-        full = dict(enumerate(values)) | dict(zip(active, changed, strict=True))
-        return tuple(interpret.apply(e, *full.values()))
 
-    return along, tuple(jnp.zeros_like(values[i]) for i in active)
+def _change(e: Equation, places: Sequence[int], *values: Any) -> Sequence[Any]:
+    """Return how an equation that is affine in all its inputs changes with some of them."""
+    numbers = [i for i in places if jnp.issubdtype(values[i].dtype, jnp.inexact)]
+    changes = tuple(values[i] for i in numbers)
+    zeros = tuple(map(jnp.zeros_like, changes))
+    return jax.jvp(restrict(partial(interpret.apply, e), values, numbers), zeros, changes)[1]
 
 
 def _constant(operation: Operation, *operands: Any) -> Any:
     """Return what an affine operation makes of zeros; a layer itself need not run for that."""
+    changing = depending(operation.equations, operation.operands[: operation.active])
 
-    def run(e: Equation, values: list[Any], active: list[int]) -> Sequence[Any]:
-        if active and is_layer(e):
-            return [jnp.zeros(a.shape, a.dtype) for a in e.output_avals]
-        return interpret.apply(e, *values)
+    def run(e: Equation) -> Callable[..., Any]:
+        if is_layer(e) and not changing.isdisjoint(e.outputs):
+            return lambda *values: [jnp.zeros(a.shape, a.dtype) for a in e.output_avals]
+        return partial(interpret.apply, e)
 
     zeros = map(jnp.zeros_like, operands[: operation.active])
-    return _through_affine(operation, (*zeros, *operands[operation.active :]), run)
+    return _run(operation, (*zeros, *operands[operation.active :]), run)
 
 
 def _slope(operation: Operation, *operands: Any) -> jax.Array:

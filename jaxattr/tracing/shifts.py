@@ -7,25 +7,25 @@ the rest of the output comes from.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import Enum, auto
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxattr.tracing import dataflow
 from jaxattr.tracing.degrees import homogeneous
-from jaxattr.tracing.interpret import Equation, walk
+from jaxattr.tracing.interpret import Equation, restrict
 from jaxattr.tracing.local import Local, Rule, UnsupportedOperation
 from jaxattr.tracing.operations import Operation
-from jaxattr.tracing.primitives import Form, Kind
+from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.roles import Role, roles
 from jaxattr.tracing.sites import Scope, Site, every
 from jaxattr.tracing.slopes import select
 from jaxattr.tracing.transform import trace
 from jaxattr.types import Array
+
+_RULED = (Kind.AFFINE, Kind.LINEAR, Kind.SUM, Kind.ACTIVATION, Kind.PRODUCT, Kind.STATISTIC)
 
 
 class Shift(NamedTuple):
@@ -88,8 +88,7 @@ def shifted(f: Callable[[Array], Array], x: Array, activation: Rule) -> Shifted:
             shift = _shift(local)
             return lambda *operands: _term(value(*operands), grown[name], shift(*operands))
 
-        kinds = (Kind.AFFINE, Kind.LINEAR, Kind.SUM, Kind.ACTIVATION, Kind.PRODUCT, Kind.STATISTIC)
-        return traced.run(dict.fromkeys(kinds, rule), x)
+        return traced.run(dict.fromkeys(_RULED, rule), x)
 
     activations = sum(p.operation.kind is Kind.ACTIVATION for p in every(traced.scope))
     return Shifted({names[p]: shift for p, shift in found.items()}, output, activations)
@@ -125,39 +124,10 @@ def _name(site: Site, paths: Counter) -> str:
 
 def _adds(operation: Operation) -> bool:
     """Whether an operation is more than a linear map of what enters, around any point."""
-    if operation.kind is Kind.ACTIVATION:
-        return not homogeneous(operation.equations)
     if operation.kind in (Kind.PRODUCT, Kind.STATISTIC):
         return True
-
-    def through(e: Equation, parts: Sequence[_Part]) -> list[_Part]:
-        if any(part is _Part.SHIFTED for part in parts):
-            part = _Part.SHIFTED
-        elif all(part is _Part.ZERO for part in parts):
-            part = _Part.ZERO
-        elif _Part.LINEAR not in parts:
-            part = _Part.FIXED
-        else:
-            merges = e.row.places or e.row.form in _MERGING or e.primitive == "scatter-add"
-            part = _Part.SHIFTED if merges and _Part.FIXED in parts else _Part.LINEAR
-        return [part] * len(e.outputs)
-
-    entering = enumerate(operation.operands)
-    parts = {a: _Part.LINEAR if i < operation.active else _Part.FIXED for i, a in entering}
-    literal = lambda value: _Part.FIXED if np.any(value) else _Part.ZERO
-    return walk(operation.equations, parts, through, literal)[operation.outputs[0]] is _Part.SHIFTED
-
-
-class _Part(Enum):
-    """What a value is to what depends on x."""
-
-    ZERO = auto()
-    FIXED = auto()
-    LINEAR = auto()
-    SHIFTED = auto()  # linear, and something added
-
-
-_MERGING = {Form.SHIFT, Form.SELECT}
+    active = operation.operands[: operation.active]
+    return operation.kind in _RULED and not homogeneous(operation.equations, active)
 
 
 def _shift(local: Local) -> Callable[..., Array]:
@@ -173,13 +143,8 @@ def _shift(local: Local) -> Callable[..., Array]:
 def _remainder(local: Local, *operands: Any) -> Array:
     """Return what is left of a product or quotient after its linear part, `-a b` for `a b`."""
     active = [i for i in range(local.active) if jnp.issubdtype(operands[i].dtype, jnp.inexact)]
-
-    def value(*changed: Any) -> Array:
-        full = dict(enumerate(operands)) | dict(zip(active, changed, strict=True))
-        return local.value(*full.values())
-
     changes = tuple(operands[i] for i in active)
-    a, linear = jax.jvp(value, changes, changes)
+    a, linear = jax.jvp(restrict(local.value, operands, active), changes, changes)
     return a - linear
 
 

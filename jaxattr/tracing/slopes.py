@@ -120,16 +120,11 @@ def _smooth(e: Equation, sides: list[_Side]) -> _Side:
         if s.rate is not None and jnp.issubdtype(jnp.result_type(s.value), jnp.inexact)
     ]
 
-    def along(*moved: Any) -> Any:
-        full = list(values)
-        for i, m in zip(active, moved, strict=True):
-            full[i] = m
-        return interpret.apply(e, *full)[0]
-
     out = interpret.apply(e, *values)[0]
     if not active or not jnp.issubdtype(out.dtype, jnp.inexact):
         return _Side(out, _rate(_Side(out, None)))
-    _, pull = jax.vjp(along, *(values[i] for i in active))
+    along = lambda *values: interpret.apply(e, *values)[0]
+    _, pull = jax.vjp(interpret.restrict(along, values, active), *(values[i] for i in active))
     rates = [c * sides[i].rate for i, c in zip(active, pull(jnp.ones_like(out)), strict=True)]
     return _Side(out, sum(rates[1:], rates[0]).astype(out.dtype))
 

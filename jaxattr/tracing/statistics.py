@@ -1,7 +1,7 @@
 """Tell a power that serves to normalize or to pool from one that is an activation."""
 
 from jaxattr.tracing.dataflow import Flow
-from jaxattr.tracing.interpret import Equation
+from jaxattr.tracing.interpret import Equation, depending
 from jaxattr.tracing.primitives import Form, Kind
 
 
@@ -17,10 +17,7 @@ def normalizes(flow: Flow, value: int) -> bool:
         value: what the power makes.
     """
     equations, powers = flow.program.equations, _powers(flow)
-    derived = {value}
-    for e in equations[flow.made[value] + 1 :]:
-        if not derived.isdisjoint(a for a in e.inputs if isinstance(a, int)):
-            derived.update(e.outputs)
+    derived = depending(equations[flow.made[value] + 1 :], {value})
     stack, seen = [(value, False)], set[tuple[int, bool]]()
     while stack:
         v, summed = stack.pop()

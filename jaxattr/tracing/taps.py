@@ -16,8 +16,8 @@ from jaxattr.tracing.local import Rule
 from jaxattr.tracing.operations import Operation, operations
 from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.roles import Role, Roles, axes, roles
-from jaxattr.tracing.sites import scope_ends_with, should_inline, should_inline_remat
-from jaxattr.tracing.transform import run
+from jaxattr.tracing.sites import scope_ends_with, should_inline, should_inline_remat, survey
+from jaxattr.tracing.transform import run_scope
 
 
 class Split(NamedTuple):
@@ -93,10 +93,11 @@ def split(
     after = program._replace(inputs=(cut, *program.inputs))
 
     def run_before(x: Any) -> jax.Array:
-        return run(_needed(before), rules or {}, *jax.tree.leaves(x))[0]
+        return run_scope(survey(_needed(before)), rules or {}, *jax.tree.leaves(x))[0]
 
     def run_after(value: jax.Array, x: Any) -> Any:
-        outputs = run(_needed(after), rules or {}, value, *jax.tree.leaves(x), active=(cut,))
+        scope = survey(_needed(after), active=(cut,))
+        outputs = run_scope(scope, rules or {}, value, *jax.tree.leaves(x))
         return jax.tree.unflatten(tree, outputs)
 
     return Split(run_before, run_after, of_cut, layer)

@@ -10,13 +10,21 @@ import jax.numpy as jnp
 from jaxattr.lowering import LOWERED, materialize
 from jaxattr.tracing import control_flow, interpret
 from jaxattr.tracing.interpret import Equation, Inline, Program, Step
-from jaxattr.tracing.local import Rule, local, lowered_step, lowering, packed, plain, refuse
+from jaxattr.tracing.local import Local, Rule, local, lowered_step, lowering, packed, plain, refuse
 from jaxattr.tracing.operations import Operation
 from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.sites import Place, Scope, every, should_inline, survey
 
 RULED = frozenset(Kind) - {Kind.STRUCTURE, Kind.CONTROL, Kind.INACTIVE}
 """The kinds of operation that a rule can stand in for."""
+
+
+class Observed(NamedTuple):
+    """An operation, and what entered it and left it in one run."""
+
+    local: Local
+    operands: tuple[Any, ...]
+    output: jax.Array
 
 
 class Traced(NamedTuple):
@@ -34,6 +42,26 @@ class Traced(NamedTuple):
         """Return the function's output under rules, what has no rule lowered."""
         leaves = map(jnp.asarray, jax.tree.leaves(args))
         return jax.tree.unflatten(self.tree, run_scope(self.scope, rules, *leaves))
+
+    def observe(self, rules: Mapping[str, Rule], *args: Any) -> dict[int, Observed]:
+        """Run the function under rules, and return what ran under each rule, by position."""
+        found: dict[int, Observed] = {}
+
+        def observing(rule: Rule) -> Rule:
+            def observed(local: Local) -> Callable[..., jax.Array]:
+                run = rule(local)
+
+                def value(*operands: Any) -> jax.Array:
+                    output = run(*operands)
+                    found[local.site.position] = Observed(local, operands, output)
+                    return output
+
+                return value
+
+            return observed
+
+        self.run({kind: observing(rule) for kind, rule in rules.items()}, *args)
+        return dict(sorted(found.items()))
 
 
 def trace(f: Callable[..., Any], *args: Any, inline: Inline = should_inline) -> Traced:
@@ -129,22 +157,8 @@ def _should_inline_layers(e: Equation) -> bool:
     return interpret.is_platform_identity(e) or (bool(layers) and should_inline(e))
 
 
-def run(
-    program: Program, rules: Mapping[str, Rule], *args: Any, active: Sequence[int] | None = None
-) -> list[Any]:
-    """Run a program under rules, what has no rule lowered.
-
-    Args:
-        program: what to run.
-        rules: as for `with_rules`.
-        *args: values of its inputs.
-        active: the inputs that depend on x; all of them by default.
-    """
-    return run_scope(survey(program, active), rules, *args)
-
-
 def run_scope(scope: Scope, rules: Mapping[str, Rule], *args: Any) -> list[Any]:
-    """Run a program whose operations were found, as `run` does."""
+    """Run a program whose operations were found under rules, what has no rule lowered."""
     return interpret.evaluate(scope.program, _steps(scope, rules), *args)
 
 

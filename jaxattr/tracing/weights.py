@@ -16,7 +16,7 @@ from jaxattr.lowering import by_taps
 from jaxattr.tracing import interpret
 from jaxattr.tracing.dataflow import elementwise
 from jaxattr.tracing.folding import followed, weight_axes
-from jaxattr.tracing.interpret import Equation, Step
+from jaxattr.tracing.interpret import Equation, Step, depending
 from jaxattr.tracing.operations import Operation
 from jaxattr.types import Array
 
@@ -69,7 +69,8 @@ def weighted(
     leader, active, others = operation.leader, operation.operands[0], operands[1:]
     layered = operation.layered
     start = leader.outputs[0] if layered else active
-    chain = _following(operation.equations, start)
+    after_layer = depending(operation.equations, {start}) - {start}
+    chain = [e for e in operation.equations if not after_layer.isdisjoint(e.outputs)]
     done = {v for e in (*chain, *([leader] if layered else [])) for v in e.outputs}
     free = [e for e in operation.equations if done.isdisjoint(e.outputs)]
     given = _run(free, dict(zip(operation.operands[1:], others, strict=True)), runs)
@@ -121,16 +122,6 @@ def _window(leader: Equation, weight: Array) -> int:
         return 1
     _, _, *positions = leader.params["dimension_numbers"].rhs_spec
     return math.prod(weight.shape[axis] for axis in positions)
-
-
-def _following(equations: Iterable[Equation], start: int) -> list[Equation]:
-    """Return the equations that depend on a value."""
-    reached, found = {start}, []
-    for e in equations:
-        if any(isinstance(a, int) and a in reached for a in e.inputs):
-            reached.update(e.outputs)
-            found.append(e)
-    return found
 
 
 def _run(equations: Iterable[Equation], env: Mapping[int, Any], runs: Runs) -> dict[int, Any]:

@@ -10,7 +10,7 @@ from speed import mostly_slow
 from test_laws import METHODS
 
 import jaxattr
-from jaxattr.methods.lrp import conservation
+from jaxattr.methods.conservation import conservation
 
 KEYS = jax.random.split(jax.random.key(0), 4)
 KERNEL = jax.random.normal(KEYS[0], (3, 3, 3, 8))

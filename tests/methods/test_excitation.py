@@ -14,8 +14,9 @@ import jaxattr
 from jaxattr.facts import facts_of
 from jaxattr.image import maps
 from jaxattr.methods import excitation_backprop as excitation
+from jaxattr.methods.contrastive_excitation_backprop import CONTRASTIVE, contrast
+from jaxattr.methods.excitation_backprop import EXCITATION
 from jaxattr.rules.contributions import affine
-from jaxattr.rules.excitation import CONTRASTIVE, EXCITATION, contrast
 from jaxattr.tracing.taps import split
 
 OTHERS = ("clip(z, 0)", "where(z > 0, z, 0)")

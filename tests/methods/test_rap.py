@@ -12,8 +12,8 @@ from relative_nets import EVERY, authors, case
 from speed import mostly_slow
 
 import jaxattr
+from jaxattr.methods.rap import image_box, influence, relative
 from jaxattr.rules.contributions import affine
-from jaxattr.rules.relative import image_box, influence, relative
 
 OTHERS = ("clip(z, 0)", "where(z > 0, z, 0)")
 

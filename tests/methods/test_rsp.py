@@ -14,10 +14,9 @@ from relative_nets import EVERY, authors, case
 from speed import mostly_slow
 
 import jaxattr
-from jaxattr.methods.rsp import balanced, relative_map
+from jaxattr.methods.rsp import SECTIONAL, balanced, purged, relative_map, sectional
 from jaxattr.rules.contributions import affine
 from jaxattr.rules.propagation import propagate
-from jaxattr.rules.sectional import SECTIONAL, purged, sectional
 from jaxattr.tracing.taps import split
 
 KEYS = jax.random.split(jax.random.key(0), 6)
