@@ -12,6 +12,7 @@ from jaxattr.facts import method
 from jaxattr.loops.optimization import minimize, parameters_like
 from jaxattr.loops.progress import Progress
 from jaxattr.rules import gates
+from jaxattr.tracing.factors import HELD, Hold
 from jaxattr.tracing.freeze import Frozen, freeze
 from jaxattr.tracing.local import Local
 from jaxattr.types import Array, Attribution, Explanation, Fun, Init
@@ -87,6 +88,7 @@ def dmbp_details(
     bias: bool = False,
     init: Init = 0.0,
     per_channel: bool = False,
+    hold: Hold = HELD,
     optimizer: optax.GradientTransformation | None = None,
     progress: Progress | None = None,
 ) -> Explanation[Decomposition]:
@@ -99,7 +101,7 @@ def dmbp_details(
         optimizer = optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
 
     def explain(x: Array, target: Array, key: object) -> Decomposition:
-        frozen = freeze(f, x)
+        frozen = freeze(f, x, hold=hold)
 
         def scores(x: Array, masks: tuple[Array, ...] | None, *, bias: bool) -> Array:
             logits = frozen.logits(x, masks, bias=bias)
@@ -157,8 +159,9 @@ def dmbp(f: Fun, **options: Any) -> Attribution:
     double differentiation; `y = y+ + y- + y~`; each image is independent of its batch.
 
     Args:
-        f: images `(B, H, W, C)` to logits `(B, K)`, of affine layers, activations, pools and
-            residual sums. Smooth activations are taken by their tangent at `x`.
+        f: images `(B, H, W, C)` to logits `(B, K)`, of affine layers, activations, pools, residual
+            sums, gates, normalizations and attention. Smooth activations are taken by their tangent
+            at `x`, factors at their value.
         steps: of the optimizer. The paper takes 200.
         learning_rate: of RMSProp, 0.01 in the paper.
         loss: `positive`, `positive_negative` or `disentangling` of `jaxattr.methods.dmbp`.
@@ -168,6 +171,7 @@ def dmbp(f: Fun, **options: Any) -> Attribution:
             a function of the frozen network, the images and the classes, such as `guided` of this
             module: the better start on one network, the worse on another (`docs/learned.md`).
         per_channel: one mask entry per channel instead of one per element.
+        hold: which factors are held at `x`, as for `jaxattr.freeze`.
         optimizer: any optax optimizer, in place of RMSProp (decay 0.99, eps 1e-8).
         progress: called with the number of steps done, up to a hundred times.
 

@@ -22,6 +22,7 @@ from jaxattr.loops.optimization import minimize, parameters_like
 from jaxattr.loops.progress import Progress
 from jaxattr.rules import gates
 from jaxattr.scores import Score, logit
+from jaxattr.tracing.factors import HELD, Hold
 from jaxattr.tracing.freeze import freeze
 from jaxattr.tracing.transform import lowered
 from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun, Init
@@ -57,6 +58,7 @@ def lpr_details(
     lambda_: float = 0.1,
     smoothing: float = 0.0,
     init: Init = 1.0,
+    hold: Hold = HELD,
     optimizer: optax.GradientTransformation | None = None,
     progress: Progress | None = None,
 ) -> Explanation[Fit]:
@@ -73,7 +75,7 @@ def lpr_details(
         return gaussian_blur(mask, smoothing)
 
     def explain(x: Array, target: Array, key: object) -> Fit:
-        frozen = freeze(f, x)
+        frozen = freeze(f, x, hold=hold)
         positions = [site.position for site in frozen.sites]
         if against is None:
             multipliers = [line.slope if gate else None for line in frozen.lines]
@@ -130,8 +132,8 @@ def lpr(f: Fun, **options: Any) -> Attribution:
     rule `jaxattr.rules.gates.learned`; each image is independent of its batch.
 
     Args:
-        f: images `(B, H, W, C)` to logits `(B, K)`, of affine layers, activations, pools and
-            residual sums.
+        f: images `(B, H, W, C)` to logits `(B, K)`, of affine layers, activations, pools, residual
+            sums, gates, normalizations and attention, of which the factors are held at `x`.
         steps: of the optimizer; the paper's Table 2 is flat from about 34 on.
         learning_rate: of Adam, 0.2 in the paper.
         baseline: what `m` is measured against: a number, an array that broadcasts to `x`, or a
@@ -149,6 +151,7 @@ def lpr(f: Fun, **options: Any) -> Attribution:
         smoothing: standard deviation, in pixels, of a Gaussian over the masks (eq. 6); 0 is none.
         init: `theta` at first: a number, an array that broadcasts to each activation's output, or
             a function of the frozen network, the images and the classes.
+        hold: which factors are held at `x`, as for `jaxattr.freeze`.
         optimizer: any optax optimizer, in place of Adam.
         progress: called with the number of steps done, up to a hundred times.
 

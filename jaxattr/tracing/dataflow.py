@@ -25,6 +25,7 @@ class Flow(NamedTuple):
     made: Mapping[int, int]  # value -> the equation that makes it
     used: Mapping[int, Sequence[int]]  # value -> the equations that use it
     active: frozenset[int]  # values that depend on x, up to a stop_gradient
+    moving: frozenset[int]  # values that depend on x, past it too
     literal: frozenset[int]  # values made from constants written into the program
 
     def entries(self, i: int) -> list[int]:
@@ -59,6 +60,7 @@ def flow(program: Program, active: Iterable[int]) -> Flow:
     made: dict[int, int] = {}
     used: dict[int, list[int]] = {}
     found, literal = set(active), set[int]()
+    moving = set(found)
     for i, e in enumerate(program.equations):
         values = [a for a in e.inputs if isinstance(a, int)]
         for a in values:
@@ -66,12 +68,15 @@ def flow(program: Program, active: Iterable[int]) -> Flow:
         made.update(dict.fromkeys(e.outputs, i))
         if found.intersection(values) and e.primitive != "stop_gradient":
             found.update(e.outputs)
+        if moving.intersection(values):
+            moving.update(e.outputs)
         if literal.issuperset(values):
             literal.update(e.outputs)
     for a in program.outputs:
         if isinstance(a, int):
             used.setdefault(a, []).append(len(program.equations))
-    return Flow(program, made, used, frozenset(found & _reaching(program)), frozenset(literal))
+    reaching = found & _reaching(program)
+    return Flow(program, made, used, frozenset(reaching), frozenset(moving), frozenset(literal))
 
 
 def _reaching(program: Program) -> set[int]:

@@ -3,7 +3,8 @@
 Along the data flow, whatever the order of declaration: a scale or shift by values free of x joins
 the layer that feeds it, if nobody else sees what is between them; a reshape on the way does not
 part them. A scale that differs from place to place is no part of a layer's weights and stays alone,
-and so does one that comes before a layer, whose shift stops where the padding begins. What spreads
+and so does one that comes before a layer, whose shift stops where the padding begins. Scales by
+what is held of the image are no layer's either; with what follows them they are one. What spreads
 the gate of a product over the places of its signal joins the product. Fourier transforms join what
 stands between them: a rule sees real values alone.
 """
@@ -30,7 +31,10 @@ def fold(program: Program, operations: Sequence[Operation]) -> tuple[Operation, 
     follower = _followers(program, operations)
     groups = {}  # what becomes one, by its last operation
     for i, o in enumerate(operations):
-        if o.kind is Kind.AFFINE and o.layered:
+        if _is_scale(o) and o.held and all(i not in group for group in groups.values()):
+            group = _scales(operations, follower, i)
+            groups[group[-1]] = group
+        elif o.kind is Kind.AFFINE and o.layered and not o.held:
             group = _chain(program, operations, follower, i)
             groups[group[-1]] = group
         elif o.kind is Kind.PRODUCT and o.leader.primitive == "mul":
@@ -98,15 +102,23 @@ def _chain(
         if o.kind is Kind.STRUCTURE and _keeps_all(o.equations[-1]):
             channels = followed(o.equations[-1], channels)
             between.append(j)
-        elif (
-            o.kind is Kind.AFFINE
-            and not o.layered
-            and _scaled_axes(o, made, program.avals) <= channels
-        ):
+        elif _is_scale(o) and not o.held and _scaled_axes(o, made, program.avals) <= channels:
             chain, between = [*chain, *between, j], []
         else:
             break
     return chain
+
+
+def _scales(operations: Sequence[Operation], follower: Mapping[int, int], i: int) -> list[int]:
+    """Return a scale or shift by held values, and those that follow it."""
+    chain = [i]
+    while (j := follower.get(chain[-1])) is not None and _is_scale(operations[j]):
+        chain.append(j)
+    return chain
+
+
+def _is_scale(o: Operation) -> bool:
+    return o.kind is Kind.AFFINE and not o.layered and o.active == 1
 
 
 def weight_axes(layer: Equation, active: int) -> dict[int, int]:
@@ -194,4 +206,5 @@ def _joined(parts: Sequence[Operation]) -> Operation:
         return last
     active = {a for o in parts for a in o.operands[: o.active]}
     equations = {e.outputs: e for o in parts for e in o.equations}  # a constant may be in several
-    return gathered(last.kind, list(equations.values()), active, last.outputs)
+    joined = gathered(last.kind, list(equations.values()), active, last.outputs)
+    return joined._replace(held=any(o.held for o in parts))

@@ -8,12 +8,16 @@ import jax.numpy as jnp
 
 from jaxattr.lowering import pools
 from jaxattr.lowering.transposes import linear
+from jaxattr.tracing import interpret
+from jaxattr.tracing.dataflow import flow
 from jaxattr.tracing.degrees import homogeneous
-from jaxattr.tracing.local import Local, Rule, UnsupportedOperation, plain, refuse
+from jaxattr.tracing.factors import HELD, Hold
+from jaxattr.tracing.interpret import needed
+from jaxattr.tracing.local import Local, Rule, UnsupportedOperation, lowered_step, plain, refuse
 from jaxattr.tracing.operations import extremum
 from jaxattr.tracing.primitives import Kind
-from jaxattr.tracing.sites import Scope, Site, every, should_inline_remat
-from jaxattr.tracing.transform import Observed, trace
+from jaxattr.tracing.sites import Scope, Site, every, should_inline_remat, survey
+from jaxattr.tracing.transform import Observed, Traced, trace
 from jaxattr.types import Array
 
 
@@ -25,7 +29,7 @@ class Line(NamedTuple):
 
 
 class Frozen(NamedTuple):
-    """A network with its gates and pool selections fixed at one input `x0`.
+    """A network with its gates, factors and pool selections fixed at one input `x0`.
 
     Attributes:
         lines: the activations, in the order in which they run.
@@ -46,8 +50,8 @@ class Frozen(NamedTuple):
     secants: Callable[[Array], list[Array]]
 
 
-def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
-    """Fix the gates of `f` and the selections of its max-pools at `x`.
+def freeze(f: Callable[[Array], Array], x: Array, *, hold: Hold = HELD) -> Frozen:
+    """Fix the gates of `f`, the factors of its products and the choices of its max-pools at `x`.
 
     A network of ReLUs and max-pools is affine around `x`; this is that affine function, for any
     other input, and with masks behind its activations:
@@ -55,19 +59,32 @@ def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
         h_l = m_l * (slope_l * (W_l h_{l-1} + b_l) + offset_l)
 
     with `slope = act'(z)` and `offset = act(z) - slope * z` at `x`. A smooth activation is replaced
-    by its tangent. Laws: with masks of one, `logits(x)` equals `f(x)`, and its gradient that of
-    `f`; `logits` is affine in its input, and multilinear in the masks.
+    by its tangent. Of a product of two values that depend on `x` one is held at its value at `x`:
+    the channel weights of squeeze and excitation, the sigmoid of a GLU, the deviation of a
+    normalization, the softmax of attention. What it multiplies stays linear, also the mean that a
+    normalization subtracts; the activations behind a factor have no mask. Which of two factors is
+    held `jaxattr.tracing.factors` says.
+
+    Laws: with masks of one, `logits(x)` equals `f(x)`; `logits` is affine in its input, and
+    multilinear in the masks. Where nothing is held its gradient is that of `f`; otherwise that of
+    `f` with a `stop_gradient` on all that is held.
 
     Args:
-        f: images to logits, of affine layers, activations, pools and sums.
+        f: images to logits, of affine layers, activations, pools, sums and products.
         x: where.
+        hold: what is held: of `"gate"`, `"norm"` and `"softmax"`; `"mean"`, the mean that a
+            normalization subtracts; `"activation"`, the gate in a SiLU, GELU or any other
+            activation that is 0 at 0, which is then `act(z) / z` times its input, without an
+            offset. Names of layers or scopes say which side of a product is held where what made
+            it does not tell.
 
     Returns:
         The affine function, as a `Frozen`.
 
     Raises:
-        UnsupportedOperation: if `f` multiplies values that depend on `x`, normalizes by them, or
-            has activations inside a loop: then there is no such view.
+        UnsupportedOperation: if `f` multiplies two values of which none can be told to be the
+            factor, ends in a softmax, or has activations inside a loop: then there is no such view.
+        ValueError: if `hold` names what `f` does not have.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -75,14 +92,15 @@ def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
         >>> frozen.logits(jnp.array([5.0, 5.0])), frozen.logits(jnp.array([5.0, 5.0]), bias=False)
         (Array([0., 4.], dtype=float32), Array([0., 5.], dtype=float32))
     """
-    traced = trace(f, x, inline=should_inline_remat)
+    traced, held = _parted(trace(f, x, inline=should_inline_remat, hold=hold), x)
     refuse_loops(traced.scope)
-    refused: dict[str, Rule] = dict.fromkeys((Kind.PRODUCT, Kind.STATISTIC, Kind.UNKNOWN), refuse)
-    seen = traced.observe({"activation": plain, "max_pool": plain, **refused}, x)
+    refused: dict[str, Rule] = dict.fromkeys((Kind.STATISTIC, Kind.UNKNOWN), refuse)
+    refused |= {Kind.PRODUCT: undecided}
+    seen = traced.observe({"activation": plain, "max_pool": plain, **refused}, x, *held)
     of = lambda kind: {p: o for p, o in seen.items() if o.local.site.kind is kind}
     gates = of(Kind.ACTIVATION)
     picks = {p: selection(o.local, *o.operands) for p, o in of(Kind.MAX_POOL).items()}
-    lines = {p: _line(o) for p, o in gates.items()}
+    lines = {p: _line(o, hold) for p, o in gates.items()}
     order = list(lines)
     fixed: dict[str, Rule] = {"max_pool": lambda local: picks[local.site.position], **refused}
     unshifted: dict[str, Rule] = dict.fromkeys(
@@ -102,29 +120,55 @@ def freeze(f: Callable[[Array], Array], x: Array) -> Frozen:
             return value
 
         rules = {"activation": line, **fixed} | ({} if bias else unshifted)
-        return traced.run(rules, x)
+        return traced.run(rules, x, *held)
 
     def under(rules: Mapping[str, Rule]) -> Callable[[Array], Array]:
-        return lambda x: traced.run({**fixed, **rules}, x)
+        return lambda x: traced.run({**fixed, **rules}, x, *held)
 
     def secants(x1: Array) -> list[Array]:
-        others = traced.observe({"activation": plain, **refused}, x1)
+        others = traced.observe({"activation": plain, **refused}, x1, *held)
         return [_secant(o, others[p], lines[p].slope) for p, o in gates.items()]
 
     sites = tuple(o.local.site for o in gates.values())
     return Frozen(tuple(lines.values()), sites, logits, under, secants)
 
 
-def _line(at: Observed) -> Line:
-    slope = at.local.slope(*at.operands)
-    straight = homogeneous(at.local.equations)
-    return Line(slope, None if straight else at.output - slope * at.operands[0])
+def _line(at: Observed, hold: Hold) -> Line:
+    slope, (z, *parameters), a = at.local.slope(*at.operands), at.operands, at.output
+    if homogeneous(at.local.equations):
+        return Line(slope, None)
+    if "activation" in hold:
+        at_zero = at.local.value(jnp.zeros_like(z), *parameters)
+        smooth = (z == 0) | (at_zero != 0)
+        slope = jnp.where(smooth, slope, a / jnp.where(smooth, 1, z))
+    return Line(slope, a - slope * z)
 
 
 def _secant(a: Observed, b: Observed, slope: Array) -> Array:
     change = b.operands[0] - a.operands[0]
     near = jnp.abs(change) < 1e-6
     return jnp.where(near, slope, (b.output - a.output) / jnp.where(near, 1, change))
+
+
+def _parted(traced: Traced, x: Array) -> tuple[Traced, list[Array]]:
+    """Return a function of x and of all that is held, and what is held at x."""
+    program = traced.scope.program
+    moving = flow(program, program.inputs).moving
+    stops = [e for e in program.equations if e.primitive == "stop_gradient"]
+    values = tuple(v for e in stops for v in e.outputs if v in moving)
+    before = needed(program._replace(outputs=values))
+    rest = needed(program._replace(inputs=(*program.inputs, *values)))
+    held = interpret.evaluate(before, map(lowered_step, before.equations), *jax.tree.leaves(x))
+    return traced._replace(scope=survey(rest, program.inputs)), held
+
+
+def undecided(local: Local) -> Callable[..., Array]:
+    """Refuse a product of which no factor is held."""
+    raise UnsupportedOperation(
+        f"{local.site.where}, multiplies two values that depend on the image, and what made them "
+        "does not tell which is the factor: name a layer or jax.named_scope that makes it in "
+        'hold=("gate", "norm", "softmax", name)'
+    )
 
 
 def refuse_loops(scope: Scope) -> None:

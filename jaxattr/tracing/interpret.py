@@ -255,6 +255,17 @@ def evaluate(program: Program, steps: Iterable[Step], *args: Any) -> list[Any]:
     return [value(a) for a in program.outputs]
 
 
+def needed(program: Program) -> Program:
+    """Return a program without the equations that its outputs do not need."""
+    needed = {a for a in program.outputs if isinstance(a, int)}
+    equations = []
+    for e in reversed(program.equations):
+        if not needed.isdisjoint(e.outputs) and not set(e.outputs) & set(program.inputs):
+            equations.append(e)
+            needed.update(a for a in e.inputs if isinstance(a, int))
+    return program._replace(equations=tuple(reversed(equations)))
+
+
 def step(equation: Equation) -> Step:
     """Return the step that runs one equation as it stands."""
     return Step(functools.partial(apply, equation), equation.inputs, equation.outputs)

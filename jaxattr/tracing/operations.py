@@ -22,7 +22,8 @@ class Operation(NamedTuple):
     """A group of equations that a rule sees as one.
 
     `operands` are what enters from outside, those that depend on x first (there are `active` of
-    them); `outputs` is what leaves, nearly always one value.
+    them); `outputs` is what leaves, nearly always one value. It is `held` if others are made of x,
+    behind a `stop_gradient`.
     """
 
     kind: Kind
@@ -30,6 +31,7 @@ class Operation(NamedTuple):
     operands: tuple[int, ...]
     active: int
     outputs: tuple[int, ...]
+    held: bool = False
 
     @property
     def leader(self) -> Equation:
@@ -42,7 +44,7 @@ class Operation(NamedTuple):
         return is_layer(self.leader)
 
 
-_KEEPING = {Kind.LINEAR, Kind.STRUCTURE, Kind.MAX_POOL, Kind.SUM, Kind.PRODUCT, Kind.AFFINE}
+KEEPING = {Kind.LINEAR, Kind.STRUCTURE, Kind.MAX_POOL, Kind.SUM, Kind.PRODUCT, Kind.AFFINE}
 _GUARDS = {Form.SELECT, Form.LOGIC}
 _NORMALIZING = {Form.POWER, Form.SCALE}
 
@@ -70,11 +72,11 @@ def operations(program: Program, active: Iterable[int]) -> tuple[Operation, ...]
             members = segment.members if segment else {i}
             values = [v for v in e.outputs if kind is not Kind.MAX_POOL or flow.differentiable(v)]
             if len(values) < len(e.outputs):  # where they were found is a number
-                found.append(_operation(flow, Kind.INACTIVE, members, e.outputs))
-            found.append(_operation(flow, kind, members, tuple(values)))
+                found.append(operation(flow, Kind.INACTIVE, members, e.outputs))
+            found.append(operation(flow, kind, members, tuple(values)))
         elif not segment.members.issuperset(flow.used.get(e.outputs[0], ())):
             members = _makers(flow, i, segment.members)
-            found.append(_operation(flow, Kind.INACTIVE, members, e.outputs))
+            found.append(operation(flow, Kind.INACTIVE, members, e.outputs))
     return tuple(found)
 
 
@@ -102,7 +104,7 @@ def _kind(flow: Flow, i: int, segment: Segment | None, statistics: set[int]) -> 
         kind = _other_kind(flow, e, entries)
     weighted = kind is Kind.AFFINE and not segment
     if kind is Kind.STATISTIC or (
-        kind in _KEEPING and not weighted and statistics.issuperset(entries)
+        kind in KEEPING and not weighted and statistics.issuperset(entries)
     ):
         statistics.update(e.outputs)
     return kind
@@ -134,6 +136,8 @@ def _other_kind(flow: Flow, e: Equation, entries: Sequence[int]) -> Kind:
             return Kind.LINEAR  # its weights are no parameters
         case Kind.LINEAR:
             return Kind.SUM if several else kind
+        case Kind.PRODUCT if not several and (e.primitive == "mul" or e.inputs[0] in entries):
+            return Kind.LINEAR
         case Kind.STRUCTURE if several and e.primitive != "optimization_barrier":
             return Kind.UNKNOWN
         case Kind.PRODUCT if e.row.form is Form.SELECT and all(a in entries for a in e.inputs[1:]):
@@ -156,7 +160,7 @@ def extremum(equations: Sequence[Equation]) -> str | None:
     return "max" if larger else "min"
 
 
-def _operation(
+def operation(
     flow: Flow, kind: Kind, members: Iterable[int], outputs: tuple[int, ...]
 ) -> Operation:
     """Return an operation, with the constants of the program that it needs taken in."""
@@ -174,7 +178,9 @@ def _operation(
         if isinstance(a, int) and a in flow.literal and flow.made[a] not in own:
             own.add(flow.made[a])
             stack.extend(equations[flow.made[a]].inputs)
-    return gathered(kind, [equations[i] for i in sorted(own)], flow.active, outputs)
+    found = gathered(kind, [equations[i] for i in sorted(own)], flow.active, outputs)
+    given = found.operands[found.active :]
+    return found._replace(held=whole and not flow.moving.isdisjoint(given))
 
 
 def gathered(

@@ -13,6 +13,7 @@ class Kind(StrEnum):
     LINEAR = "linear"  # linear without weights: sums, average pools, padding, resizing
     SUM = "sum"  # of values that all depend on x; concatenation
     PRODUCT = "product"  # of values that all depend on x: gates, attention
+    SOFTMAX = "softmax"  # as one, where it is asked for as such
     STATISTIC = "statistic"  # what a normalization or softmax computes to divide by
     STRUCTURE = "structure"  # reshape, transpose, slice, broadcast
     CONTROL = "control"  # scan, while, cond, remat: descend

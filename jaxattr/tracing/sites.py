@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxattr.lowering import LOWERED
 from jaxattr.tracing import dataflow, interpret, primitives
 from jaxattr.tracing.control_flow import active_inputs
+from jaxattr.tracing.factors import HOLDABLE, Hold, held, whole_softmaxes
 from jaxattr.tracing.folding import fold
 from jaxattr.tracing.interpret import Equation, Program
 from jaxattr.tracing.operations import Operation, operations
@@ -102,28 +103,56 @@ def sites(f: Callable[..., Any], x: Any) -> list[Site]:
     return survey(program).sites
 
 
-def survey(program: Program, active: Iterable[int] | None = None) -> Scope:
+def survey(
+    program: Program, active: Iterable[int] | None = None, hold: Hold | None = None
+) -> Scope:
     """Find the operations of a program and of the programs inside it.
 
     Args:
         program: what to survey.
         active: the inputs that depend on x; all of them by default.
+        hold: which factors of products are held, as for `factors.held`, and softmaxes taken as
+            one operation; by default none.
     """
-    return _survey(program, program.inputs if active is None else active, itertools.count())
+    active = program.inputs if active is None else active
+    scope = _survey(program, active, itertools.count(), hold)
+    paths = [e.path for p in every(scope) for e in p.operation.equations]
+    for name in hold or ():
+        if name not in HOLDABLE and not any(is_under(path, name) for path in paths):
+            raise ValueError(
+                f"hold names {name!r}, which is no layer or scope of the function, and none of "
+                f"{', '.join(HOLDABLE)}"
+            )
+    return scope
 
 
-def _survey(program: Program, active: Iterable[int], numbers: Iterator[int]) -> Scope:
+def _survey(
+    program: Program, active: Iterable[int], numbers: Iterator[int], hold: Hold | None
+) -> Scope:
     places = []
+    if hold is not None:
+        program = held(program, active, hold, [*_under(program, hold)])
+    found = operations(program, active)
+    if hold is not None:
+        found = whole_softmaxes(program, active, found)
     frames = Counter(c for e in program.equations for c in e.calls)
-    for operation in fold(program, operations(program, active)):
+    for operation in fold(program, found):
         inner: tuple[Scope, ...] = ()
         site = None
         if operation.kind is Kind.CONTROL:
-            inner = tuple(_survey(*body, numbers) for body in _bodies(operation))
+            inner = tuple(_survey(*body, numbers, hold) for body in _bodies(operation))
         elif operation.kind not in _UNSEEN:
             site = _site(program, operation, frames, next(numbers))
         places.append(Place(operation, site, inner))
     return Scope(program, tuple(places), nonnegative(program))
+
+
+def _under(program: Program, hold: Hold) -> Iterator[int]:
+    """Yield the values that are made under the names among what is to be held."""
+    names = [name for name in hold if name not in HOLDABLE]
+    for e in program.equations:
+        if any(is_under(e.path, name) for name in names):
+            yield from e.outputs
 
 
 def every(scope: Scope) -> Iterator[Place]:

@@ -93,11 +93,20 @@ def split(
     after = program._replace(inputs=(cut, *program.inputs))
 
     def run_before(x: Any) -> jax.Array:
+<<<<<<< HEAD
         return run_scope(survey(_needed(before)), rules or {}, *jax.tree.leaves(x))[0]
 
     def run_after(value: jax.Array, x: Any) -> Any:
         scope = survey(_needed(after), active=(cut,))
         outputs = run_scope(scope, rules or {}, value, *jax.tree.leaves(x))
+=======
+        return run(interpret.needed(before), rules or {}, *jax.tree.leaves(x))[0]
+
+    def run_after(value: jax.Array, x: Any) -> Any:
+        outputs = run(
+            interpret.needed(after), rules or {}, value, *jax.tree.leaves(x), active=(cut,)
+        )
+>>>>>>> 71a7db6 (Hold gates, norms and attention where a network is frozen)
         return jax.tree.unflatten(tree, outputs)
 
     return Split(run_before, run_after, of_cut, layer)
@@ -165,17 +174,6 @@ def _read(f: Callable[..., Any], x: Any, *layers: str | None) -> tuple[Program, 
         if all(layer is None or _matches(flow, layer) for layer in layers):
             break
     return program, tree, flow
-
-
-def _needed(program: Program) -> Program:
-    """Return a program without the equations that its outputs do not need."""
-    needed = {a for a in program.outputs if isinstance(a, int)}
-    equations = []
-    for e in reversed(program.equations):
-        if not needed.isdisjoint(e.outputs) and not set(e.outputs) & set(program.inputs):
-            equations.append(e)
-            needed.update(a for a in e.inputs if isinstance(a, int))
-    return program._replace(equations=tuple(reversed(equations)))
 
 
 def _find(flow: Flow, layer: str) -> int:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxattr.lowering import LOWERED, materialize
 from jaxattr.tracing import control_flow, interpret
+from jaxattr.tracing.factors import Hold
 from jaxattr.tracing.interpret import Equation, Inline, Program, Step
 from jaxattr.tracing.local import Local, Rule, local, lowered_step, lowering, packed, plain, refuse
 from jaxattr.tracing.operations import Operation
@@ -64,16 +65,19 @@ class Traced(NamedTuple):
         return dict(sorted(found.items()))
 
 
-def trace(f: Callable[..., Any], *args: Any, inline: Inline = should_inline) -> Traced:
+def trace(
+    f: Callable[..., Any], *args: Any, inline: Inline = should_inline, hold: Hold | None = None
+) -> Traced:
     """Read a function.
 
     Args:
         f: any JAX function.
         *args: its arguments, or their shapes; it is differentiated with respect to all of them.
         inline: which calls with a derivative of their own are looked into.
+        hold: which factors of products are held, as for `jaxattr.freeze`; by default none.
     """
     program, tree = interpret.read(f, *args, inline=inline)
-    return Traced(survey(program), tree)
+    return Traced(survey(program, hold=hold), tree)
 
 
 def with_rules(

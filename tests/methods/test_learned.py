@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from modern import MODERN, images
 from nets import NETS, load, plain
 from peers import peer, relative_error
 from precision import enable_x64
@@ -14,9 +15,10 @@ from speed import mostly_slow
 
 import jaxattr
 from jaxattr import sites, with_rules
-from jaxattr.methods.dmbp import disentangling, guided, positive, positive_negative
+from jaxattr.methods.dmbp import disentangling, dmbp_details, guided, positive, positive_negative
 from jaxattr.rules import gates
 from jaxattr.scores import probability
+from jaxattr.tracing.freeze import freeze
 
 KEY = jax.random.key(0)
 
@@ -85,6 +87,18 @@ def test_bias_terms():
             y_plus = y_plus.at[i].add(terms)
         fast = jaxattr.freeze(f, x).logits(x, list(masks.values()))
         assert relative_error(picked(fast, target), y_plus) < 1e-10
+
+
+def test_parts_of_todays_networks_are_complete():
+    """Positive, negative and nuisance parts sum to what the held view makes of the image."""
+    with enable_x64(True):
+        f, x, target = MODERN["vit"](), images(), jnp.array([1, 3])
+        found = jax.jit(dmbp_details(f, steps=3))(x, target)
+        parts = (found.positive + found.negative + found.nuisance).sum((1, 2, 3))
+        linear = jax.jit(lambda x: freeze(f, x).logits(x, bias=False))(x)
+        np.testing.assert_allclose(parts, linear[jnp.arange(2), target], rtol=1e-10)
+        assert jnp.abs(found.positive).sum() > 0
+        assert jnp.isfinite(jax.jit(jaxattr.lpr(f, steps=2))(x, target)).all()
 
 
 @pytest.mark.parametrize("name", mostly_slow(NETS, ["vgg"]))
@@ -198,7 +212,7 @@ def test_errors(method):
         METHODS[method](linear)(x, target)
     with pytest.raises(ValueError, match="steps is 0"):
         METHODS[method](lambda x: jax.nn.relu(linear(x)), steps=0)(x, target)
-    gated = lambda x: linear(x) * jax.nn.sigmoid(linear(x).sum(-1, keepdims=True))
+    gated = lambda x: linear(x) * jnp.flip(linear(x), -1)
     with pytest.raises(jaxattr.UnsupportedOperation, match="product"):
         METHODS[method](gated)(x, target)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from frameworks import FRAMEWORKS
 from jax import lax, nn
+from modern import MODERN, images
 from nets import NETS, RELUS, load, plain
 from peers import relative_error
 from precision import enable_x64
@@ -110,14 +111,104 @@ def test_pools_keep_their_selection(pool):
 @pytest.mark.parametrize(
     ("f", "message"),
     [
-        (lambda x: x * nn.sigmoid(x.mean()), "product"),
-        (lambda x: nn.standardize(x), "statistic"),
+        (lambda x: x[:, :2] * x[:, 2:], "does not tell which is the factor"),
+        (lambda x: nn.softmax(x), "statistic"),
         (lambda x: lax.map(nn.relu, x), "stands in a loop"),
     ],
 )
 def test_what_has_no_such_view_is_refused(f, message):
     with pytest.raises(jaxattr.UnsupportedOperation, match=message):
         freeze(f, jnp.ones((3, 4)))
+
+
+@pytest.mark.parametrize("name", mostly_slow(MODERN, ["vit", "mobilenet", "grouped"]))
+def test_factors_are_held_and_what_they_multiply_is_affine(name):
+    """Gates, deviations and attention: value, superposition, masks, and the image's own part."""
+    with enable_x64(True):
+        f, x = MODERN[name](), images()
+        u, v = images(2), images(3)
+
+        @jax.jit
+        def found(x, u, v):
+            frozen = freeze(f, x)
+            masks, other = masks_for(frozen), masks_for(frozen, jax.random.key(1))
+            whole = lambda x, masks=masks: frozen.logits(x, masks)
+            mixed = [0.25 * masks[0] + 0.75 * other[0], *masks[1:]]
+            swapped = 0.25 * whole(u) + 0.75 * whole(u, [other[0], *masks[1:]])
+            linear = frozen.logits(u, masks, bias=False)
+            return {
+                "value": (frozen.logits(x), f(x)),
+                "affine": (whole(0.3 * u + 0.7 * v), 0.3 * whole(u) + 0.7 * whole(v)),
+                "linear": (linear, whole(u) - whole(jnp.zeros_like(u))),
+                "masks": (whole(u, mixed), swapped),
+            }
+
+        for law, (ours, theirs) in found(x, u, v).items():
+            assert relative_error(ours, theirs) < 1e-12, law
+
+
+STOP = lax.stop_gradient
+SPREAD = lambda a: a.mean(1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("f", "stopped"),
+    [
+        (lambda a, b: a * nn.sigmoid(b), lambda a, b: a * STOP(nn.sigmoid(b))),
+        (
+            lambda a, b: nn.hard_sigmoid(b) * nn.relu(a),
+            lambda a, b: STOP(nn.hard_sigmoid(b)) * nn.relu(a),
+        ),
+        (
+            lambda a, b: nn.tanh(a) / (1 + jnp.exp(-b)),
+            lambda a, b: nn.tanh(a) * STOP(nn.sigmoid(b)),
+        ),
+        (lambda a, b: nn.silu(b) * a, lambda a, b: STOP(nn.silu(b)) * a),
+        (lambda a, b: (1 - nn.sigmoid(b)) * a, lambda a, b: STOP(1 - nn.sigmoid(b)) * a),
+        (lambda a, b: SPREAD(b) * a, lambda a, b: STOP(SPREAD(b)) * a),
+        (lambda a, b: SPREAD(a) * nn.sigmoid(b), lambda a, b: SPREAD(a) * STOP(nn.sigmoid(b))),
+        (lambda a, b: a * nn.softmax(b), lambda a, b: a * STOP(nn.softmax(b))),
+        (
+            lambda a, b: jnp.exp(b) * a / jnp.exp(b).sum(),
+            lambda a, b: a * STOP(nn.softmax(b, (0, 1))),
+        ),
+        (lambda a, b: a / jnp.linalg.norm(a), lambda a, b: a / STOP(jnp.linalg.norm(a))),
+        (
+            lambda a, b: a / (2 + SPREAD(a * a)) ** 0.75,
+            lambda a, b: a / STOP(2 + SPREAD(a * a)) ** 0.75,
+        ),
+        (lambda a, b: jnp.where(b > 0, a, 2 * b), lambda a, b: jnp.where(STOP(b) > 0, a, 2 * b)),
+    ],
+)
+def test_the_factor_of_a_product_is_told_by_what_made_it(f, stopped):
+    with enable_x64(True):
+        x = jax.random.normal(KEY, (3, 8), "float64")
+        weight = jax.random.normal(jax.random.key(1), (8, 8), "float64")
+        of = lambda f: lambda x: f(*jnp.split(x @ weight, 2, -1))
+        held = jax.grad(lambda v: (freeze(of(f), x).logits(v) ** 2).sum())
+        np.testing.assert_allclose(freeze(of(f), x).logits(x), of(f)(x), rtol=1e-12)
+        expected = jax.grad(lambda v: (of(stopped)(v) ** 2).sum())
+        np.testing.assert_allclose(held(x), expected(x), rtol=1e-10)
+
+
+def test_what_is_held_can_be_chosen():
+    """By name where nothing tells the factor; the mean of a norm; the gate of an activation."""
+    x = jax.random.normal(KEY, (3, 4))
+
+    def bilinear(x):
+        with jax.named_scope("attend"):
+            factor = x[:, 2:] + 1
+        return x[:, :2] * factor
+
+    ours = freeze(bilinear, x, hold=("attend",)).logits(2 * x)
+    np.testing.assert_allclose(ours, 2 * x[:, :2] * (x[:, 2:] + 1), rtol=1e-6)
+    with pytest.raises(ValueError, match="'gates', which is no layer or scope"):
+        freeze(bilinear, x, hold=("gates",))
+    centered = freeze(nn.standardize, x, hold=("norm", "mean")).logits(x + 1) - nn.standardize(x)
+    deviation = jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(centered, jnp.broadcast_to(1 / deviation, x.shape), rtol=1e-4)
+    silu = freeze(nn.silu, x, hold=("activation",))
+    np.testing.assert_allclose(silu.logits(2 * x), 2 * nn.silu(x), rtol=1e-5, atol=1e-7)
 
 
 def test_remat_is_opened():
