@@ -93,20 +93,11 @@ def split(
     after = program._replace(inputs=(cut, *program.inputs))
 
     def run_before(x: Any) -> jax.Array:
-<<<<<<< HEAD
-        return run_scope(survey(_needed(before)), rules or {}, *jax.tree.leaves(x))[0]
+        return run_scope(survey(interpret.needed(before)), rules or {}, *jax.tree.leaves(x))[0]
 
     def run_after(value: jax.Array, x: Any) -> Any:
-        scope = survey(_needed(after), active=(cut,))
+        scope = survey(interpret.needed(after), active=(cut,))
         outputs = run_scope(scope, rules or {}, value, *jax.tree.leaves(x))
-=======
-        return run(interpret.needed(before), rules or {}, *jax.tree.leaves(x))[0]
-
-    def run_after(value: jax.Array, x: Any) -> Any:
-        outputs = run(
-            interpret.needed(after), rules or {}, value, *jax.tree.leaves(x), active=(cut,)
-        )
->>>>>>> 71a7db6 (Hold gates, norms and attention where a network is frozen)
         return jax.tree.unflatten(tree, outputs)
 
     return Split(run_before, run_after, of_cut, layer)
