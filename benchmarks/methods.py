@@ -16,9 +16,10 @@ from statistics import median
 
 import jax
 import numpy as np
+from PIL import Image
 
 from jaxattr import catalogue, lowered
-from jaxattr.cli.inputs import open_photograph
+from jaxattr.cli.inputs import find_photographs
 from jaxattr.models import load
 
 UNIT = "forward pass, lowered"
@@ -27,7 +28,8 @@ UNIT = "forward pass, lowered"
 def programs(model: str, names: list[str], batch: int) -> Iterator[tuple[str, Callable]]:
     """Yield the forward pass as it stands and lowered, then each method, compiled and run once."""
     net, preprocess, _ = load(model)
-    x = np.stack([preprocess(open_photograph("skimage:chelsea"))] * batch)
+    (cat,) = find_photographs(["skimage:chelsea"])
+    x = np.stack([preprocess(Image.open(cat.path))] * batch)
     target, key = np.zeros(batch, int), jax.random.key(0)
 
     def compiled(function: Callable) -> Callable:

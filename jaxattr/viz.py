@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ PERCENTILE = 99.5
 
 _PANEL, _GAP, _HEAD, _FOOT = 2.0, 0.125, 0.25, 0.625  # inches
 _DPI = 160  # at least
+_ROUNDING = 1e-3  # beyond [0, 1], of a photograph that was normalized and is no longer
 _INK, _FAINT, _BAR = "0.15", "0.75", "0.88"  # grays
 
 
@@ -64,12 +66,15 @@ def scale(a: ArrayLike, *, percentile: float = PERCENTILE) -> ScalarMappable:
     return ScalarMappable(Normalize(0, limit), POSITIVE)
 
 
-def paint(a: ArrayLike, *, percentile: float = PERCENTILE) -> np.ndarray:
+def paint(
+    a: ArrayLike, *, percentile: float = PERCENTILE, colors: ScalarMappable | None = None
+) -> np.ndarray:
     """Draw a map in the colors of `scale`.
 
     Args:
         a: a map `(H, W)`, or `(H, W, C)` whose channels are summed first.
         percentile: where colors saturate, see `scale`.
+        colors: what `scale` chose for other maps, to compare this one with them.
 
     Returns:
         An RGB image `(H, W, 3)` of values in [0, 1].
@@ -78,27 +83,37 @@ def paint(a: ArrayLike, *, percentile: float = PERCENTILE) -> np.ndarray:
         ValueError: if a value is not finite, or the shape is another one.
     """
     values = _plane(a)
-    return scale(values, percentile=percentile).to_rgba(values)[..., :3]
+    own = scale(values, percentile=percentile)
+    return (colors or own).to_rgba(values)[..., :3]
 
 
-def overlay(image: ArrayLike, a: ArrayLike, *, percentile: float = PERCENTILE) -> np.ndarray:
+def overlay(
+    image: ArrayLike,
+    a: ArrayLike,
+    *,
+    percentile: float = PERCENTILE,
+    colors: ScalarMappable | None = None,
+) -> np.ndarray:
     """Draw a map like a glaze over the photograph, whose colors are taken out.
 
     The painted map is multiplied with the photograph in light grays: where the map is zero the
     photograph stays as it is.
 
     Args:
-        image: RGB `(H, W, 3)`, of dtype uint8 or of floats in [0, 1].
+        image: the photograph: RGB `(H, W, 3)` or gray `(H, W)`, `(H, W, 1)`, of integers from 0
+            to 255 or of floats in [0, 1].
         a: a map `(H, W)` or `(H, W, C)` of the same height and width.
         percentile: where colors saturate, see `scale`.
+        colors: as for `paint`.
 
     Returns:
         An RGB image `(H, W, 3)` of values in [0, 1].
 
     Raises:
-        ValueError: if the sizes differ, or a value is not finite.
+        ValueError: if the sizes differ, a value is not finite, or the photograph's values are
+            others, as those of a model's normalized input.
     """
-    photograph, painted = _photograph(image), paint(a, percentile=percentile)
+    photograph, painted = _photograph(image), paint(a, percentile=percentile, colors=colors)
     if photograph.shape != painted.shape:
         raise ValueError(
             f"the map is {painted.shape[:2]}, the photograph {photograph.shape[:2]}: resize the "
@@ -115,40 +130,54 @@ def figure(
     classes: Sequence[tuple[str, float]] = (),
     target: int | None = None,
     percentile: float = PERCENTILE,
+    shared_scale: bool = False,
     columns: int = 5,
 ) -> Figure:
     """Draw a photograph and its attribution maps side by side.
 
     Maps of one channel, which come at a coarse resolution, are laid over the photograph; maps of
     more are drawn on their own, their channels summed. Each has its color bar, in the units of
-    the map, for the scales of methods do not compare.
+    the map, for the scales of methods do not compare; maps of one method may share one.
 
     Args:
-        image: the photograph as the model saw it: RGB `(H, W, 3)`, of dtype uint8 or of floats in
-            [0, 1].
+        image: the photograph as the model saw it: RGB `(H, W, 3)` or gray `(H, W)`, `(H, W, 1)`,
+            of integers from 0 to 255 or of floats in [0, 1].
         maps: from titles to maps `(H, W)`, `(H, W, 1)` or `(H, W, C)`.
         classes: names and probabilities, listed below the photograph; there is room for three.
         target: which of `classes` is explained, printed bold.
         percentile: where colors saturate, see `scale`.
+        shared_scale: whether one color means the same value in all maps.
         columns: panels in a row, the photograph's included.
 
     Returns:
         A figure without pyplot's state: `.savefig("maps.png")`, or the last line of a notebook's
-        cell.
+        cell, where it shows itself.
 
     Raises:
-        ValueError: if a map has another size than the photograph, or a value that is not finite.
+        ValueError: if a map has another size than the photograph, a value that is not finite, or
+            the photograph's values are others, as those of a model's normalized input.
     """
     photograph = _photograph(image)
     result, slots = _layout(1 + len(maps), columns, photograph.shape[:2])
     _show(slots[0].panel, photograph, "photograph")
     _list_classes(slots[0].foot, classes, target)
+    everything = [np.concatenate([_plane(a).ravel() for a in maps.values()])] if maps else []
     for slot, (title, a) in zip(slots[1:], maps.items(), strict=True):
         coarse = np.ndim(a) == 3 and np.shape(a)[-1] == 1
         ground = photograph if coarse else np.ones_like(photograph)
-        _show(slot.panel, overlay(ground, a, percentile=percentile), title)
-        _color_bar(slot.foot, scale(_plane(a), percentile=percentile))
+        colors = scale(everything[0] if shared_scale else _plane(a), percentile=percentile)
+        _show(slot.panel, overlay(ground, a, colors=colors), title)
+        _color_bar(slot.foot, colors)
     return result
+
+
+class _Shown(Figure):
+    """A figure that a notebook shows, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        self.savefig(stream, format="png")
+        return stream.getvalue()
 
 
 class _Slot(NamedTuple):
@@ -169,7 +198,7 @@ def _layout(count: int, columns: int, size: tuple[int, int]) -> tuple[Figure, li
     step_x, step_y = _PANEL + _GAP, _HEAD + tall + _FOOT
     width, height = columns * step_x + _GAP, rows * step_y
     per_pixel = math.ceil(_DPI * _PANEL / size[1])
-    result = Figure(figsize=(width, height), dpi=per_pixel * size[1] / _PANEL, facecolor="white")
+    result = _Shown(figsize=(width, height), dpi=per_pixel * size[1] / _PANEL, facecolor="white")
 
     def place(x: float, y: float, h: float) -> Axes:
         return result.add_axes((x / width, 1 - (y + h) / height, _PANEL / width, h / height))
@@ -183,7 +212,7 @@ def _layout(count: int, columns: int, size: tuple[int, int]) -> tuple[Figure, li
 
 def _show(panel: Axes, picture: np.ndarray, title: str) -> None:
     panel.imshow(picture, interpolation="nearest", aspect="auto")
-    panel.set_title(title, fontsize=9, color=_INK, pad=4)
+    panel.set_title(title, fontsize=9, color=_INK, pad=4, parse_math=False)
     panel.set(xticks=[], yticks=[])
     panel.spines[:].set(color=_FAINT, linewidth=0.5)
 
@@ -197,7 +226,8 @@ def _list_classes(foot: Axes, classes: Sequence[tuple[str, float]], target: int 
         foot.barh(y, probability, 0.125, color=_BAR)
         short = textwrap.shorten(name, 26, placeholder=" ...")
         for x, text, side in ((0.02, short, "left"), (0.98, f"{100 * probability:.1f} %", "right")):
-            foot.text(x, y + 0.005, text, size=7, weight=weight, color=_INK, ha=side, va="center")
+            style = {"size": 7, "weight": weight, "color": _INK, "parse_math": False}
+            foot.text(x, y + 0.005, text, ha=side, va="center", **style)
 
 
 def _color_bar(foot: Axes, colors: ScalarMappable) -> None:
@@ -216,9 +246,22 @@ def _color_bar(foot: Axes, colors: ScalarMappable) -> None:
 def _photograph(image: ArrayLike) -> np.ndarray:
     """Return RGB `(H, W, 3)` in [0, 1]."""
     values = np.asarray(image)
-    if values.ndim != 3 or values.shape[-1] != 3:
-        raise ValueError(f"the photograph has shape {values.shape}; expected (height, width, 3)")
-    return values / 255 if values.dtype == np.uint8 else values
+    values = values[..., None] if values.ndim == 2 else values
+    if values.ndim != 3 or values.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"the photograph has shape {np.shape(image)}; expected (height, width, 3), or "
+            "(height, width) for a gray one"
+        )
+    whole = np.issubdtype(values.dtype, np.integer)
+    unit = values / 255 if whole else values.astype(float)
+    low, high = unit.min(), unit.max()
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+        raise ValueError(
+            f"the photograph holds {values.dtype} from {values.min():.3g} to {values.max():.3g}; "
+            "expected integers from 0 to 255 or floats in [0, 1]: undo what the model's "
+            "preprocessing does, as x * std + mean, or divide by the largest value there can be"
+        )
+    return np.broadcast_to(unit.clip(0, 1), (*unit.shape[:2], 3))
 
 
 def _plane(a: ArrayLike) -> np.ndarray:

@@ -77,8 +77,8 @@ def test_bad_input_is_named(photograph: np.ndarray):
         viz.overlay(photograph, np.zeros((24, 31)))
     with pytest.raises(ValueError, match=r"shape \(2,\); expected \(height, width\)"):
         viz.paint([1.0, 2.0])
-    with pytest.raises(ValueError, match=r"photograph has shape \(24, 32\)"):
-        viz.figure(photograph[..., 0], {})
+    with pytest.raises(ValueError, match=r"photograph has shape \(24, 32, 2\)"):
+        viz.figure(photograph[..., :2], {})
 
 
 def test_a_figure_shows_each_map_with_its_name_scale_and_classes(photograph: np.ndarray):
@@ -100,6 +100,50 @@ def test_a_figure_shows_each_map_with_its_name_scale_and_classes(photograph: np.
     assert [bar.get_xlim() for bar in bars] == limits
     labels = [t.get_text() for t in bars[0].get_xticklabels()]
     assert labels == [f"−{limits[0][1]:.2g}", "0", f"{limits[0][1]:.2g}"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint16])
+def test_integers_of_any_dtype_are_one_photograph(photograph: np.ndarray, dtype: type):
+    a = np.ones((24, 32))
+    shown = viz.overlay(photograph.astype(dtype), a)
+    np.testing.assert_array_equal(shown, viz.overlay(photograph / 255, a))
+    assert 0 <= shown.min() <= shown.max() <= 1
+
+
+def test_values_that_no_photograph_has_are_refused(photograph: np.ndarray):
+    normalized = (photograph / 255 - 0.45) / 0.225
+    nan = np.where(photograph == photograph.max(), np.nan, 0.5)
+    for values in (normalized, photograph.astype(float), 256 * photograph.astype(int), nan):
+        for draw in (viz.overlay, lambda image, a: viz.figure(image, {"a": a})):
+            with pytest.raises(ValueError, match=r"photograph holds .*undo what the model's"):
+                draw(values, np.ones((24, 32)))
+    restored = normalized.astype(np.float32) * 0.225 + 0.45
+    shown = viz.overlay(restored, np.ones((24, 32)))
+    assert 0 <= shown.min() <= shown.max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(24, 32), (24, 32, 1)])
+def test_gray_photographs_are_drawn(photograph: np.ndarray, shape: tuple[int, ...]):
+    gray = photograph[..., :1].reshape(shape)
+    shown = viz.figure(gray, {}).axes[0].images[0].get_array()
+    np.testing.assert_allclose(shown, np.repeat(photograph[..., :1] / 255, 3, -1))
+
+
+def test_a_name_is_no_formula(photograph: np.ndarray):
+    maps = {"cost $_{": np.ones((24, 32))}
+    figure = viz.figure(photograph, maps, classes=[("$5 $ bill \\frac", 1.0)])
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_maps_share_a_scale_if_asked(photograph: np.ndarray):
+    maps = {"weak": np.ones((24, 32)), "strong": np.full((24, 32, 3), -3.0)}
+    figure = viz.figure(photograph, maps, shared_scale=True, percentile=100)
+    bars = [a for axes in figure.axes for a in axes.child_axes]
+    assert [bar.get_xlim() for bar in bars] == [(-9, 9)] * 2
+    colors = viz.scale([1.0, -9.0], percentile=100)
+    np.testing.assert_array_equal(
+        viz.paint(maps["weak"], colors=colors)[0, 0], colors.to_rgba(1.0)[:3]
+    )
 
 
 def test_a_pixel_of_a_map_is_a_whole_number_of_pixels_in_the_file():

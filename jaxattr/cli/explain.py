@@ -1,28 +1,42 @@
 """The command that draws maps of photographs."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import jax
-import numpy as np
 
+import jaxattr
 from jaxattr import catalogue
 from jaxattr.catalogue import Method
-from jaxattr.cli.errors import no_traceback
-from jaxattr.cli.files import output_names, writable_folder, write
-from jaxattr.cli.inputs import find_class, open_photograph
-from jaxattr.cli.running import keep_programs, run, timed
-from jaxattr.types import Array, Key
+from jaxattr.cli.errors import Incomplete, no_traceback
+from jaxattr.cli.explaining import Run, explain_batch, is_done, panels, probabilities
+from jaxattr.cli.files import (
+    FIGURE,
+    Origin,
+    check_replaceable,
+    map_file,
+    output_names,
+    writable_folder,
+)
+from jaxattr.cli.inputs import Photograph, find_class, find_photographs, read_classes
+from jaxattr.cli.photographs import check_color, works
+from jaxattr.cli.running import keep_programs, program, timed
 
-if TYPE_CHECKING:  # Flax and matplotlib take seconds to import: elsewhere only where they are used
-    from PIL.Image import Image
-
+if TYPE_CHECKING:  # Flax takes seconds to import: elsewhere only where it is used
     from jaxattr.models import Pretrained
 
 _DEFAULT = "saliency,integrated_gradients,guided_backprop,grad_cam"
-_LISTED = 3  # classes below a photograph
+_MANY = 1_000_000
+
+
+def _finite(_: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not finite", param=option)
+    return value
 
 
 @click.command()
@@ -30,6 +44,7 @@ _LISTED = 3  # classes below a photograph
 @click.option("--model", default="efficientnet_lite0", show_default=True, help="Its name.")
 @click.option("--weights", help="Published weights by name.  [default: the best]")
 @click.option("--checkpoint", help="A file of weights of your own, of torch or safetensors.")
+@click.option("--classes", help="A file of the names of its classes, one in a line.")
 @click.option("--method", default=_DEFAULT, show_default=True, help="Names, with commas between.")
 @click.option(
     "--target",
@@ -38,14 +53,42 @@ _LISTED = 3  # classes below a photograph
     help="The class to explain: an index, a name or a part of one, or `top`, the class that the "
     "model finds likeliest in each photograph.",
 )
+@click.option(
+    "--multi-label",
+    is_flag=True,
+    help="Classes do not exclude each other: probabilities by sigmoid, as for a single output.",
+)
 @click.option("--out", default="maps", show_default=True, help="The folder to write to.")
 @click.option(
-    "--steps", type=click.IntRange(1), help="Points of an integral, or steps of an optimizer."
+    "--overwrite",
+    is_flag=True,
+    help="Explain again what is done, and write over files of another origin.",
 )
-@click.option("--samples", type=click.IntRange(1), help="Noisy copies of the photograph.")
-@click.option("--noise", type=click.FloatRange(0), help="Their noise, as a part of its range.")
+@click.option(
+    "--steps",
+    type=click.IntRange(1, _MANY),
+    help="Points of an integral, or steps of an optimizer.",
+)
+@click.option("--samples", type=click.IntRange(1, _MANY), help="Noisy copies of the photograph.")
+@click.option(
+    "--noise",
+    type=click.FloatRange(0),
+    callback=_finite,
+    help="Their noise, as a part of its range.",
+)
 @click.option("--layer", help="The layer that CAMs draw.  [default: the last]")
-@click.option("--seed", default=0, show_default=True, help="Of methods that draw random numbers.")
+@click.option(
+    "--seed",
+    type=click.IntRange(-(2**31), 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Of methods that draw random numbers.",
+)
+@click.option(
+    "--background",
+    help="The color behind what is transparent, `white` or `#8a2be2`.  [default: none]",
+)
+@click.option("--shared-scale", is_flag=True, help="One color scale for all maps of a figure.")
 @click.option(
     "--batch",
     type=click.IntRange(1),
@@ -58,78 +101,103 @@ def explain(
     model: str,
     weights: str | None,
     checkpoint: str | None,
+    classes: str | None,
     method: str,
     target: str,
+    multi_label: bool,
     out: str,
+    overwrite: bool,
     seed: int,
+    background: str | None,
+    shared_scale: bool,
     batch: int,
     **options: Any,
 ) -> None:
     """Explain what a classifier sees in photographs.
 
-    An IMAGE is a file, or a photograph that scikit-image carries: skimage:chelsea (a cat),
-    skimage:coffee, skimage:rocket. For each of them, a figure NAME.png and the maps
-    NAME.METHOD.npy, of shape (height, width, channels), are written to the folder of --out;
-    evidence for the class and evidence against it stand beside DMBP.
+    An IMAGE is a file, a folder, a pattern ('cats/*.jpg'), or a photograph that scikit-image
+    carries: skimage:chelsea (a cat), skimage:coffee, skimage:rocket. For each photograph, a figure
+    NAME.figure.png and the maps NAME.METHOD.npy, of shape (height, width, channels), are written
+    to the folder of --out as they come; evidence for the class and evidence against it stand
+    beside DMBP.
+
+    The same command goes on where it was stopped. A photograph that cannot be read is named and
+    left out, and the command ends with exit code 1. Nothing is written over a file that was not
+    written by this command.
     """
     options = {k: v for k, v in options.items() if v is not None}
     with no_traceback():
-        names = output_names(images)
-        photographs = [open_photograph(image) for image in images]
         chains = _chains(method, options)
-        net, preprocess, classes = _load(model, weights, checkpoint)
-        x = np.stack([_input(*p, preprocess) for p in zip(images, photographs, strict=True)])
-        wanted = None if target == "top" else find_class(target, classes)
+        titles = [title for spec in chains for title in catalogue.panels(spec)]
+        check_color(background)
+        photographs = find_photographs(images)
+        names = _names(photographs, titles, out, checkpoint, overwrite=overwrite)
+        given = None if classes is None else read_classes(classes)
+        net, preprocess, labels = _load(model, weights, checkpoint, given)
+        wanted = None if target.strip() == "top" else find_class(target, labels)
         folder = writable_folder(out)
         keep_programs()
-        likely = run(model, lambda net, x: jax.nn.softmax(net(x)), net, x, batch=batch)
-        explained = likely.argmax(-1) if wanted is None else np.full(len(x), wanted)
-        maps = {}
-        for spec, chain in chains.items():
-            attribute = _explainer(chain, options, jax.random.key(seed))
-            found = run(spec, attribute, net, x, explained, batch=batch)
-            maps |= zip(catalogue.panels(spec), found, strict=True)
-        _write_maps(folder, names, maps)
-        displayed = [np.asarray(preprocess.display(photograph)) for photograph in photographs]
-        _write_figures(folder, names, displayed, maps, likely, explained, classes)
-
-
-def _write_maps(folder: Path, names: Sequence[str], maps: Mapping[str, np.ndarray]) -> None:
-    for title, explanations in maps.items():
-        for name, a in zip(names, explanations, strict=True):
-            file = f"{name}.{title.replace(':', '-')}.npy"
-            write(folder / file, lambda stream, a=a: np.save(stream, a))
-
-
-def _write_figures(
-    folder: Path,
-    names: Sequence[str],
-    photographs: Sequence[np.ndarray],
-    maps: Mapping[str, np.ndarray],
-    likely: np.ndarray,
-    explained: np.ndarray,
-    classes: Sequence[str],
-) -> None:
-    """Draw the maps beside each photograph, and print its likeliest classes."""
-    from jaxattr import viz
-
-    for i, name in enumerate(names):
-        ranks = _ranks(likely[i], explained[i])
-        listed = [(classes[k], float(likely[i, k])) for k in ranks]
-        figure = viz.figure(
-            photographs[i],
-            {title: a[i] for title, a in maps.items()},
-            classes=listed,
-            target=ranks.index(explained[i]),
+        key = jax.random.key(seed)
+        run = Run(
+            net=net,
+            classes=labels,
+            classify=program(model, probabilities(multi_label)),
+            methods={s: program(s, panels(chain, options, key)) for s, chain in chains.items()},
+            target=wanted,
+            size=min(batch, len(photographs)),
+            folder=folder,
+            shared_scale=shared_scale,
         )
-        write(folder / f"{name}.png", figure.savefig)
-        said = ", ".join(f"{c} {100 * p:.1f} %" for c, p in listed)
-        click.echo(f"{folder / name}.png: {said}")
+        settings = options | {
+            "by": f"jaxattr {jaxattr.__version__}",
+            "model": model,
+            "weights": weights,
+            "checkpoint": checkpoint and _digest(checkpoint),
+            "classes": classes and _digest(classes),
+            "target": "top" if wanted is None else wanted,
+            "multi_label": multi_label,
+            "seed": seed,
+            "background": background,
+            "shared_scale": shared_scale,
+        }
+        failed: list[str] = []
+        before: list[str] = []
+
+        def skip(what: str) -> None:
+            click.echo(f"Left out: {what}", err=True)
+            failed.append(what)
+
+        def done_before(name: str, made: Origin) -> bool:
+            if overwrite or not is_done(folder, name, titles, made):
+                return False
+            before.append(name)
+            return True
+
+        todo = works(
+            zip(names, photographs, strict=True),
+            preprocess,
+            settings,
+            background=background,
+            skip=skip,
+            is_done=done_before,
+        )
+        first = True
+        for _, alike in groupby(todo, key=lambda work: work.x.shape):
+            while batch_ := list(islice(alike, run.size)):
+                explain_batch(run, batch_, skip, first=first)
+                first = False
+    count = len(photographs)
+    if before:
+        click.echo(f"{len(before)} of {count} photographs were done before", err=True)
+    if failed:
+        listed = "".join(f"\n  {what}" for what in failed)
+        raise Incomplete(f"of {count} photographs, these went wrong:{listed}")
 
 
 def _chains(names: str, options: Mapping[str, Any]) -> dict[str, list[Method]]:
     """Find the methods, and refuse an option that none of them has."""
-    chains = {name: catalogue.find(name) for name in filter(None, names.split(","))}
+    specs = (":".join(map(str.strip, name.split(":"))) for name in names.split(","))
+    chains = {spec: catalogue.find(spec) for spec in filter(None, specs)}
     if not chains:
         raise ValueError("--method names no method")
     for option in options:
@@ -140,30 +208,36 @@ def _chains(names: str, options: Mapping[str, Any]) -> dict[str, list[Method]]:
     return chains
 
 
-def _load(model: str, weights: str | None, checkpoint: str | None) -> "Pretrained":
+def _names(
+    photographs: Sequence[Photograph],
+    titles: Sequence[str],
+    out: str,
+    checkpoint: str | None,
+    *,
+    overwrite: bool,
+) -> list[str]:
+    """Return the names of what will be written, and refuse to write over what is not ours."""
+    if not out.strip():
+        raise ValueError("--out names no folder")
+    names = output_names([p.path for p in photographs], Path(out))
+    read = [p.path for p in photographs] + ([Path(checkpoint)] if checkpoint else [])
+    inputs = frozenset(path.resolve() for path in read)
+    for name in names:
+        for file in (f"{name}{FIGURE}", *(map_file(name, title) for title in titles)):
+            check_replaceable(Path(out) / file, inputs, overwrite=overwrite)
+    return names
+
+
+def _load(
+    model: str, weights: str | None, checkpoint: str | None, classes: Sequence[str] | None
+) -> "Pretrained":
     with timed(f"loading {model} ... "):
         from jaxattr.models import load
 
-        return load(model, weights=weights, path=checkpoint)
+        return load(model, weights=weights, path=checkpoint, classes=classes)
 
 
-def _input(name: str, photograph: "Image", preprocess: Callable) -> np.ndarray:
-    try:
-        return preprocess(photograph)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+def _digest(file: str) -> str:
+    from weights_conversion.folders import sha256_of
 
-
-def _explainer(chain: Sequence[Method], options: Mapping[str, Any], key: Key) -> Callable:
-    """Return `(net, x, target) -> panels`, to be jitted with the weights as an argument."""
-
-    def explain(net: Callable[[Array], Array], x: Array, target: Array) -> list[Array]:
-        return catalogue.explain(chain, lambda x: net(x), x, target, key, **options)
-
-    return explain
-
-
-def _ranks(likely: np.ndarray, explained: int) -> list[int]:
-    """Return the likeliest classes, the explained one among them."""
-    ranks = np.argsort(-likely, kind="stable")[:_LISTED].tolist()
-    return ranks if explained in ranks else [*ranks[:-1], int(explained)]
+    return sha256_of(Path(file))

@@ -1,42 +1,75 @@
 """What the command line is given: photographs and classes, by name."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+import glob
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from jaxattr.cli.errors import reason
+from jaxattr.cli.files import is_own
+from jaxattr.data.images import SUFFIXES
 
 EXAMPLES = "skimage:"
 """What the name of one of scikit-image's own photographs starts with, as `skimage:chelsea`."""
 
 
-def open_photograph(name: str) -> Image.Image:
-    """Read a photograph.
+class Photograph(NamedTuple):
+    """A photograph: the name that it was asked for by, and its file."""
+
+    name: str
+    path: Path
+
+
+def find_photographs(given: Iterable[str]) -> list[Photograph]:
+    """List the photographs that are asked for, each once.
 
     Args:
-        name: the path of a file, or `skimage:` and the name of a photograph that scikit-image
-            carries.
+        given: files; folders, for the images in them and in the folders below, ordered by name;
+            patterns as of a shell (`cats/*.jpg`, `**/*.png`); `skimage:` and the name of a
+            photograph that scikit-image carries. What `jaxattr explain` wrote is left out of
+            folders and patterns.
 
     Raises:
-        ValueError: if there is no such file or photograph, or it cannot be read as an image. The
-            message is one sentence and has the nearest names.
+        ValueError: if there is no such file, or no image in a folder. The message is one sentence
+            and has the nearest names.
         ModuleNotFoundError: if scikit-image is asked for and not installed.
     """
-    path = _example(name.removeprefix(EXAMPLES)) if name.startswith(EXAMPLES) else Path(name)
+    found = {p.path.resolve(): p for name in given for p in _photographs(name)}
+    return list(found.values())
+
+
+def _photographs(name: str) -> Iterator[Photograph]:
+    if name.startswith(EXAMPLES):
+        yield Photograph(name, _example(name.removeprefix(EXAMPLES)))
+        return
+    path = Path(name)
+    if not name.strip():
+        raise ValueError("the name of an image is empty")
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except FileNotFoundError:
+        files = [path] if path.is_file() else _below(path) if path.is_dir() else _matches(name)
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read: {reason(error)}") from None
+    if not files and path.exists():
+        listed = ", ".join(SUFFIXES)
+        raise ValueError(f"there is no image in {name}: no name that ends with {listed}")
+    if not files:
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise ValueError(f"there is no file {name}{_did_you_mean(path.name, siblings)}") from None
-    except UnidentifiedImageError:
-        raise ValueError(f"{name} is no image that Pillow can read") from None
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{name} is refused: {error}") from None
-    except (OSError, SyntaxError) as error:  # Pillow's word for a broken PNG is SyntaxError
-        raise ValueError(f"{name} cannot be read: {_reason(error)}") from None
+        raise ValueError(f"there is no file {name}{_did_you_mean(path.name, siblings)}")
+    yield from (Photograph(str(file), file) for file in files)
+
+
+def _below(folder: Path) -> list[Path]:
+    images = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    seen = (p for p in images if not any(q.startswith(".") for q in p.relative_to(folder).parts))
+    return sorted(p for p in seen if not is_own(p))
+
+
+def _matches(pattern: str) -> list[Path]:
+    paths = map(Path, sorted(glob.glob(pattern, recursive=True)))
+    return [p for p in paths if p.is_file() and not is_own(p)]
 
 
 def _example(name: str) -> Path:
@@ -67,15 +100,19 @@ def find_class(text: str, classes: Sequence[str]) -> int:
             several classes (they are listed with their indices).
 
     Example:
-        >>> find_class("tabby", ("tabby", "tiger cat")), find_class("1", ("tabby", "tiger cat"))
+        >>> find_class("tabby", ("tabby", "tiger cat")), find_class(" 1", ("tabby", "tiger cat"))
         (0, 1)
     """
-    if text.lstrip("-").isdecimal():
-        if not 0 <= int(text) < len(classes):
+    text = text.strip()
+    if not text:
+        raise ValueError("--target names no class")
+    if re.fullmatch("-?[0-9]+", text):
+        index = int(text[:20])
+        if not 0 <= index < len(classes):
             raise ValueError(
-                f"class {text} is out of range: the classes are 0 to {len(classes) - 1}"
+                f"class {text[:20]} is out of range: the classes are 0 to {len(classes) - 1}"
             )
-        return int(text)
+        return index
     wanted, names = text.casefold(), [c.casefold() for c in classes]
     found = [i for i, name in enumerate(names) if name == wanted]
     found = found or [i for i, name in enumerate(names) if wanted in name]
@@ -88,10 +125,20 @@ def find_class(text: str, classes: Sequence[str]) -> int:
     return found[0]
 
 
+def read_classes(path: str) -> list[str]:
+    """Read the names of classes, one in a line.
+
+    Raises:
+        ValueError: if there is no such file, or it is not text.
+    """
+    try:
+        return [line.strip() for line in Path(path).read_text("utf-8").splitlines()]
+    except OSError as error:
+        raise ValueError(f"the classes in {path} cannot be read: {reason(error)}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text of class names, one in a line") from None
+
+
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.7)
     return f"; did you mean {' or '.join(near)}?" if near else ""
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

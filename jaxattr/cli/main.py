@@ -3,13 +3,16 @@
 import click
 
 from jaxattr.cli.explain import explain
+from jaxattr.cli.interrupts import leave_on_interrupt
 from jaxattr.cli.listings import methods, models
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="jaxattr")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Draw attribution maps: which pixels made a classifier say what it says."""
+    context.with_resource(leave_on_interrupt())
 
 
 for command in (explain, methods, models):

@@ -11,18 +11,25 @@ import jax
 import numpy as np
 
 
-def run(title: str, function: Callable, net: Any, *arrays: np.ndarray, batch: int) -> Any:
-    """Compile a function of a model and arrays, run it over batches, and say what that takes."""
-    count, size = len(arrays[0]), min(batch, len(arrays[0]))
-    height, width = arrays[0].shape[1:3]
-    padded = [np.concatenate([a, a[:1].repeat(-count % size, 0)]) for a in arrays]
-    chunks = [[a[i : i + size] for a in padded] for i in range(0, count, size)]
-    images = f"{size} image{'s'[: size > 1]} of {height}x{width}"
-    with timed(f"compiling {title} for {images} ... ", end=""):
-        program = jax.jit(function).lower(net, *chunks[0]).compile()
-    with timed(", then ", end=f" for all {count}\n" if count > size else "\n"):
-        results = [program(net, *chunk) for chunk in chunks]
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *results)
+def program(title: str, function: Callable) -> Callable[..., Any]:
+    """Return a function of a model and arrays that is compiled when it meets new shapes.
+
+    It returns NumPy arrays, and says what the first call takes.
+    """
+    compiled: dict[Any, Callable] = {}
+
+    def run(net: Any, *arrays: np.ndarray) -> Any:
+        shapes = tuple(a.shape for a in arrays)
+        if shapes in compiled:
+            return jax.tree.map(np.asarray, compiled[shapes](net, *arrays))
+        size, height, width, _ = shapes[0]
+        images = f"{size} image{'s'[: size > 1]} of {height}x{width}"
+        with timed(f"compiling {title} for {images} ... ", end=""):
+            compiled[shapes] = jax.jit(function).lower(net, *arrays).compile()
+        with timed(", then "):
+            return run(net, *arrays)
+
+    return run
 
 
 @contextmanager

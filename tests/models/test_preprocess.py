@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jaxattr.models import PUBLISHED, Preprocess, published
-from jaxattr.models.preprocess import PlainResize
+from jaxattr.models.preprocess import PlainResize, to_rgb
 
 V1 = Preprocess(resize_size=256, crop_size=224)
 V2 = Preprocess(resize_size=232, crop_size=224)
@@ -67,6 +67,21 @@ def test_transparency_is_dropped_in_silence(tmp_path: Path):
     image.save(tmp_path / "palette.png", transparency=bytes(range(16)))
     with Image.open(tmp_path / "palette.png") as palette:
         np.testing.assert_array_equal(V1(palette), V1(image.convert("RGB")))
+
+
+def test_transparency_lies_on_a_color_of_ones_choice():
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (200, 100, 0, 255))
+    on_blue = np.asarray(to_rgb(image, background="#0000ff"))
+    np.testing.assert_array_equal(on_blue, [[[0, 0, 255], [200, 100, 0]]])
+    np.testing.assert_array_equal(to_rgb(image), [[[0, 0, 0], [200, 100, 0]]])
+
+
+def test_12_bits_in_16_are_told():
+    values = np.array([[0, 4095]], np.uint16)
+    with pytest.warns(UserWarning, match=r"largest value of the 16-bit image is 4095, as of 12"):
+        to_rgb(Image.fromarray(values))
+    assert np.asarray(to_rgb(Image.fromarray(values * 16))).max() == 255
 
 
 def test_an_orientation_is_followed(tmp_path: Path):
