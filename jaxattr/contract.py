@@ -12,8 +12,10 @@ from jax import lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from jaxattr.advice import advice
 from jaxattr.independence import Findings, examine
 from jaxattr.scores import chosen
+from jaxattr.tracing.frameworks import EVALUATION
 from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun, Key
 
 P = ParamSpec("P")
@@ -163,8 +165,8 @@ def check_batch(
 ) -> int:
     """Raise `ValueError` unless `f` takes `x`, and has the classes of `target`; return how many."""
     check_images(x)
-    found = examine(f, x)
-    classes = _classes(found, x)
+    found = _examine(f, x)
+    classes = _classes(f, found, x)
     check_targets(target, x.shape[0], classes)
     if differentiates:
         _check_derivative(found)
@@ -212,23 +214,32 @@ def check_targets(target: Array, batch: int, classes: int) -> None:
 
 def count_classes(f: Fun, x: Array) -> int:
     """Return K for a classifier of logits `(B, K)`, of which each sees its own image alone."""
-    return _classes(examine(f, x), x)
+    return _classes(f, _examine(f, x), x)
 
 
-def _classes(found: Findings, x: Array) -> int:
+def _examine(f: Fun, x: Array) -> Findings:
+    try:
+        return examine(f, x)
+    except Exception as error:
+        if instead := advice(f, x, error):
+            what = f"the function raised {type(error).__name__} for images of shape {x.shape}"
+            raise ValueError(what + instead) from error
+        raise
+
+
+def _classes(f: Fun, found: Findings, x: Array) -> int:
     logits = found.output
     shape = getattr(logits, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != x.shape[0]:
         what = f"shape {shape}" if shape is not None else f"a {type(logits).__name__}"
         raise ValueError(
             f"the function returned {what} for images of shape {x.shape}; expected logits of "
-            f"shape ({x.shape[0]}, classes)"
+            f"shape ({x.shape[0]}, classes){advice(f, x)}"
         )
     if found.mixing is not None:
         raise ValueError(
             f"`{found.mixing.primitive}` at {found.mixing.source} sums over the batch, so that the "
-            "images change each other's maps, as a BatchNorm in training mode does: put the model "
-            "into evaluation mode (model.eval(), train=False, use_running_average=True)"
+            f"images change each other's maps, as a BatchNorm in training mode does: {EVALUATION}"
         )
     return shape[1]
 

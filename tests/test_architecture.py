@@ -18,7 +18,7 @@ LEVELS = (
     {"data", "deprecated", "types", "weights_conversion"},
     {"facts", "image", "lowering", "models", "scores", "viz"},
     {"tracing"},
-    {"independence"},
+    {"advice", "independence"},
     {"contract"},
     {"loops", "rules"},
     {"methods", "metrics"},

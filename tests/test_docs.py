@@ -23,7 +23,7 @@ from jaxattr import catalogue
 from jaxattr.deprecated import RENAMED
 from jaxattr.tracing import primitives
 
-PAGES = ("architecture", "extending", "CONTRIBUTING", "CHANGELOG")
+PAGES = ("architecture", "extending", "frameworks", "CONTRIBUTING", "CHANGELOG")
 TEXT = {page: (ROOT / "docs" / f"{page}.md").read_text() for page in PAGES}
 FILE_TYPES = ("md", "npz", "py", "toml", "yaml")
 
@@ -41,6 +41,16 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     catalogue._foreign.cache_clear()
     yield
     catalogue._foreign.cache_clear()
+
+
+@pytest.mark.parametrize("example", blocks("frameworks", "python"))
+def test_models_of_any_framework(example: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    (needed,) = re.findall("(flax|equinox|haiku|keras|transformers)", example)[:1]
+    pytest.importorskip(needed)
+    exec(example, names := {"__name__": "example"})
+    assert names["maps"].shape[:3] == names["x"].shape[:3]
+    assert np.abs(names["maps"]).max() > 0
 
 
 @pytest.mark.usefixtures("installed")

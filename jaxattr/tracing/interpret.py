@@ -17,7 +17,7 @@ from jax.core import eval_jaxpr
 from jax.extend import source_info_util
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
-from jaxattr.tracing import primitives
+from jaxattr.tracing import frameworks, primitives
 from jaxattr.tracing.primitives import Call, Row
 
 Atom: TypeAlias = int | Literal
@@ -114,6 +114,8 @@ class Step(NamedTuple):
 
 _FRAMEWORKS = [f"/site-packages/{name}/" for name in ("jax", "flax", "haiku", "equinox", "keras")]
 _FRAMEWORKS += [sysconfig.get_path("stdlib") + "/" + name for name in ("functools", "contextlib")]
+_FRAMEWORKS += [frameworks.__file__]
+_CLASS = "eqx.nn."  # how Equinox names a layer's class, beside which it has a name of its own
 _TRANSFORM = re.compile(r"\w+\(([^()]*)\)")
 
 
@@ -125,7 +127,7 @@ def read(f: Callable, *args: Any, inline: Inline) -> tuple[Program, Any]:
         *args: arrays or shapes to trace it with.
         inline: says of a `custom_jvp`, `custom_vjp` or remat call whether its body is inlined.
     """
-    closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
+    closed, shape = jax.make_jaxpr(frameworks.entered(f), return_shape=True)(*args)
     return _flatten(closed.jaxpr, closed.consts, inline), jax.tree.structure(shape)
 
 
@@ -366,4 +368,4 @@ def _path(stack: Any) -> str:
     text = str(stack)
     while (shorter := _TRANSFORM.sub(r"\1", text)) != text:
         text = shorter
-    return "/".join(part for part in text.split("/") if part)
+    return "/".join(p for p in text.split("/") if p and not p.startswith(_CLASS))

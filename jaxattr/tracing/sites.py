@@ -12,6 +12,7 @@ from jaxattr.tracing import dataflow, interpret, primitives
 from jaxattr.tracing.control_flow import active_inputs
 from jaxattr.tracing.factors import HOLDABLE, Hold, held, whole_softmaxes
 from jaxattr.tracing.folding import fold
+from jaxattr.tracing.frameworks import unjitted
 from jaxattr.tracing.interpret import Equation, Program
 from jaxattr.tracing.operations import Operation, operations
 from jaxattr.tracing.primitives import Call, Form, Kind
@@ -99,7 +100,7 @@ def sites(f: Callable[..., Any], x: Any) -> list[Site]:
         >>> [(s.kind.value, s.op) for s in sites(f, jnp.ones((2, 4)))]
         [('affine', 'dot_general'), ('activation', 'clip'), ('linear', 'reduce_sum')]
     """
-    program, _ = interpret.read(f, x, inline=should_inline)
+    program, _ = interpret.read(unjitted(f), x, inline=should_inline)
     return survey(program).sites
 
 

@@ -11,6 +11,7 @@ from jaxattr.tracing import dataflow, interpret
 from jaxattr.tracing.control_flow import has_bodies
 from jaxattr.tracing.dataflow import Flow
 from jaxattr.tracing.folding import fold
+from jaxattr.tracing.frameworks import unjitted
 from jaxattr.tracing.interpret import Equation, Program
 from jaxattr.tracing.local import Rule
 from jaxattr.tracing.operations import Operation, operations
@@ -158,13 +159,22 @@ def taps(f: Callable[..., Any], layers: Sequence[str]) -> Callable[..., Taps]:
 
 
 def _read(f: Callable[..., Any], x: Any, *layers: str | None) -> tuple[Program, Any, Flow]:
-    """Read `f`, looking inside a remat only if a layer is not found outside."""
-    for inline in (should_inline, should_inline_remat):
-        program, tree = interpret.read(f, x, inline=inline)
-        flow = dataflow.flow(program, program.inputs)
+    """Read `f`, looking inside a remat only if a layer is not found outside.
+
+    A function under `jit` may have been traced before, when its modules had no names.
+    """
+    attempts = [(f, should_inline), (f, should_inline_remat), (unjitted(f), should_inline_remat)]
+    program, tree, flow = _flow(*attempts[0], x)
+    for g, inline in attempts[1:]:
         if all(layer is None or _matches(flow, layer) for layer in layers):
             break
+        program, tree, flow = _flow(g, inline, x)
     return program, tree, flow
+
+
+def _flow(f: Callable[..., Any], inline: interpret.Inline, x: Any) -> tuple[Program, Any, Flow]:
+    program, tree = interpret.read(f, x, inline=inline)
+    return program, tree, dataflow.flow(program, program.inputs)
 
 
 def _find(flow: Flow, layer: str) -> int:
