@@ -114,7 +114,7 @@ def test_every_loop_over_samples_is_tested():
 )
 def test_an_init_is_a_number_an_array_or_a_function(explain, init):
     given = [0.5, jnp.full(1, 0.5), init]
-    maps = [explain(tiny, init=i)(X, TARGET, key=KEY) for i in given]
+    maps = [jax.jit(explain(tiny, init=i))(X, TARGET, key=KEY) for i in given]
     for other in maps[1:]:
         np.testing.assert_array_equal(other, maps[0])
 
@@ -122,7 +122,7 @@ def test_an_init_is_a_number_an_array_or_a_function(explain, init):
 def test_a_metrics_baseline_is_a_number_an_array_or_a_function():
     for make in (partial(metrics.insertion, step=8), partial(metrics.morf, fraction=1)):
         given = [make(tiny, baseline=b) for b in (0.5, jnp.full(3, 0.5), lambda x: 0 * x + 0.5)]
-        first, *others = (measure(X, TARGET, X).curve for measure in given)
+        first, *others = (jax.jit(measure)(X, TARGET, X).curve for measure in given)
         for other in others:
             np.testing.assert_array_equal(other, first)
 
@@ -141,7 +141,7 @@ def test_a_baseline_is_a_number_an_array_or_a_function(explain):
     f = lambda x: jax.nn.relu(x.mean((1, 2)) - 0.2) @ jnp.array([[1.0, 2], [3, -4], [5, 6]])
     x, target = jax.random.uniform(jax.random.key(0), (2, 4, 4, 3)), jnp.array([0, 1])
     given = [explain(f, baseline=b) for b in (0.5, jnp.full(3, 0.5), lambda x: 0 * x + 0.5)]
-    first, *others = (attribute(x, target) for attribute in given)
+    first, *others = (jax.jit(attribute)(x, target) for attribute in given)
     for other in others:
         np.testing.assert_array_equal(other, first)
     with pytest.raises(ValueError, match=r"baseline has shape \(5,\), which does not broadcast"):

@@ -172,16 +172,16 @@ def test_old_options_still_work():
         with pytest.warns(DeprecationWarning, match=f"output= of {name} is now score="):
             found = measure(f, output=metrics.logit)
         classes = others if name == "complementary_insertion" else target
-        expected = measure(f, score=metrics.logit)(x, classes, x)
-        np.testing.assert_array_equal(found(x, classes, x).curve, expected.curve)
+        found, expected = jax.jit(found), jax.jit(measure(f, score=metrics.logit))
+        np.testing.assert_array_equal(found(x, classes, x).curve, expected(x, classes, x).curve)
     with pytest.warns(DeprecationWarning, match="fill= of roar is now baseline="):
         found = metrics.roar(x, x, fraction=0.5, fill=jnp.arange(3.0))
     np.testing.assert_array_equal(found, metrics.roar(x, x, fraction=0.5, baseline=jnp.arange(3.0)))
     for old, new in ((True, 0.0), (False, None)):
         with pytest.warns(DeprecationWarning, match=f"baseline={old} of lpr is now baseline={new}"):
             found = jaxattr.lpr(f, steps=2, baseline=old)
-        expected = jaxattr.lpr(f, steps=2, baseline=new)(x, target)
-        np.testing.assert_array_equal(found(x, target), expected)
+        found, expected = jax.jit(found), jax.jit(jaxattr.lpr(f, steps=2, baseline=new))
+        np.testing.assert_array_equal(found(x, target), expected(x, target))
 
 
 DOCSTRINGS = [

@@ -9,9 +9,9 @@ from nets import load, plain
 import jaxattr
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [1, 2, 5])
 def test_the_same_maps(size):
-    net, params, x, target = load("vgg")
+    net, params, x, target = load("tiny")
     attribute, key = (
         jaxattr.smoothgrad(jaxattr.saliency(plain(net, params)), samples=2),
         jax.random.key(0),
@@ -22,7 +22,7 @@ def test_the_same_maps(size):
 
 
 def test_all_fields():
-    net, params, x, target = load("vgg")
+    net, params, x, target = load("tiny")
     decompose = jaxattr.dmbp_details(plain(net, params), steps=2)
     whole, pieces = (jax.jit(d)(x, target) for d in (decompose, jaxattr.batched(decompose, 2)))
     chex.assert_trees_all_close(pieces, whole, rtol=1e-3, atol=1e-5)

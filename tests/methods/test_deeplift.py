@@ -124,20 +124,22 @@ STRANGE = {
 def test_complete_on_every_operation(f):
     """Both ways: what leads from the baseline to `x` leads back with the other sign."""
     with enable_x64(True):
-        x, start = jax.random.normal(KEYS[4], (2, 2, 6, 5, 3))
-        x = x.at[:, :2].set(start[:, :2])  # some of it does not change
-        change = f(x) - f(start)
-        c = jax.random.normal(KEYS[5], change.shape)
+        rng = np.random.default_rng(4)
+        x, start = rng.normal(size=(2, 2, 6, 5, 3))
+        x[:, :2] = start[:, :2]  # some of it does not change
+        c = rng.normal(size=jax.eval_shape(f, x).shape)
 
         @jax.jit
         def multipliers(x, start):
             y, pull = jax.vjp(rescaled(f, start), x)
-            return y, pull(c)[0]
+            return y, pull(c)[0], f(x)
 
-        (y, there), (_, back) = multipliers(x, start), multipliers(start, x)
+        (y, there, after), (_, back, before) = (
+            jax.device_get(multipliers(*ends)) for ends in ((x, start), (start, x))
+        )
         total = (there * (x - start)).sum((1, 2, 3))
-        np.testing.assert_allclose(y, f(x), rtol=1e-12, atol=1e-15)
-        np.testing.assert_allclose(total, (c * change).sum(-1), rtol=1e-10)
+        np.testing.assert_allclose(y, after, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(total, (c * (after - before)).sum(-1), rtol=1e-10)
         np.testing.assert_allclose(there, back, rtol=1e-9, atol=1e-12)
 
 
@@ -149,7 +151,7 @@ def test_by_hand():
         f = lambda x: jax.nn.relu(flat(x) @ w1) @ w2
         z, z0 = flat(x) @ w1, flat(start) @ w1
         m = w1 @ jnp.diag(((jnp.maximum(z, 0) - jnp.maximum(z0, 0)) / (z - z0))[0]) @ w2[:, 5]
-        a = jaxattr.deeplift(f, baseline=start)(x, jnp.array([5]))
+        a = jax.jit(jaxattr.deeplift(f, baseline=start))(x, jnp.array([5]))
     np.testing.assert_allclose(a.ravel(), (m * (flat(x) - flat(start)))[0], rtol=1e-12)
 
 
@@ -162,7 +164,7 @@ def test_max_pool_by_hand(size):
         pool = lambda x: lax.reduce_window(
             x, -jnp.inf, lax.max, (1, size, size, 1), (1, 2, 2, 1), "VALID"
         )
-        (m,) = jax.vjp(rescaled(pool, start), x)[1](c)
+        (m,) = jax.jit(lambda x, start: jax.vjp(rescaled(pool, start), x)[1](c))(x, start)
     contributions = np.zeros((7, 6))
     new, old, weights = np.asarray(x)[0, ..., 0], np.asarray(start)[0, ..., 0], np.asarray(c)
     for i, j in np.ndindex(c.shape[1:3]):
@@ -180,8 +182,11 @@ def test_multipliers_are_slopes_where_nothing_changes():
         f = lambda x: flat(jax.nn.gelu(jax.nn.relu(x) * jnp.tanh(x)))
         x = jax.random.normal(KEYS[2], (1, 2, 3, 3))
         for step, tolerance in ((0, 1e-12), (1e-9, 1e-7)):
-            (m,) = jax.vjp(rescaled(f, x + step), x)[1](jnp.ones((1, 18)))
-            np.testing.assert_allclose(m, jax.grad(lambda x: f(x).sum())(x), rtol=tolerance)
+            (m,) = jax.jit(lambda x, s=step: jax.vjp(rescaled(f, x + s), x)[1](jnp.ones((1, 18))))(
+                x
+            )
+            gradient = jax.jit(jax.grad(lambda x: f(x).sum()))(x)
+            np.testing.assert_allclose(m, gradient, rtol=tolerance)
 
 
 def test_what_cannot_be_split_is_refused():

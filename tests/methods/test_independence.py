@@ -40,16 +40,17 @@ def test_a_batch_norm_in_training_mode(f, method):
 
 def test_what_does_not_mix_images():
     """Evaluation mode, one image, statistics of an image, and functions under vmap."""
-    jaxattr.saliency(linen(training=False))(X, TARGET)
-    jaxattr.saliency(linen(training=True))(X[:1], TARGET[:1])
+    explain = lambda f: jax.jit(jaxattr.saliency(f))
+    explain(linen(training=False))(X, TARGET)
+    explain(linen(training=True))(X[:1], TARGET[:1])
     alone = lambda x: by_hand(x, (1, 2))
-    maps = jaxattr.saliency(alone)(X, TARGET)
+    maps = explain(alone)(X, TARGET)
     vmapped = jax.vmap(lambda image: by_hand(image[None], (1, 2))[0])
-    np.testing.assert_allclose(jaxattr.saliency(vmapped)(X, TARGET), maps, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(explain(vmapped)(X, TARGET), maps, rtol=1e-4, atol=1e-6)
     square = jax.random.normal(jax.random.key(0), (8, 8, 8, 3))  # as many images as rows
-    jaxattr.saliency(alone)(square, jnp.zeros(8, int))
+    explain(alone)(square, jnp.zeros(8, int))
     detached = lambda x: alone(x) * jax.lax.stop_gradient(1 + x.sum())
-    jaxattr.saliency(detached)(X, TARGET)
+    explain(detached)(X, TARGET)
 
 
 def quantized(x):
@@ -61,4 +62,4 @@ def test_integers_on_the_way():
     for method in (jaxattr.saliency, jaxattr.guided_grad_cam, jaxattr.integrated_gradients):
         with pytest.raises(ValueError, match=r"rounds to integers before .*test_independence.py"):
             method(quantized)(X, TARGET)
-    assert np.abs(jaxattr.occlusion(quantized)(X, TARGET)).max() > 0
+    assert np.abs(jax.jit(jaxattr.occlusion(quantized))(X, TARGET)).max() > 0

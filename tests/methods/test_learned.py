@@ -55,7 +55,7 @@ def defined(net, params, x, target, masks):
     return (gradient * x).sum((1, 2, 3)), gradient
 
 
-@pytest.mark.parametrize("name", mostly_slow(NETS, ["vgg"]))
+@pytest.mark.parametrize("name", mostly_slow(["tiny", *NETS], ["tiny"]))
 def test_positive_part_is_a_masked_forward_pass(name):
     """`<grad_x F+, x>` by the masked rule equals the frozen forward pass without biases."""
     with enable_x64(True):
@@ -63,7 +63,8 @@ def test_positive_part_is_a_masked_forward_pass(name):
         f = plain(net, params)
         masks = masks_for(f, x)
         y_plus, _ = jax.jit(lambda x: defined(net, params, x, target, masks))(x)
-        fast = jaxattr.freeze(f, x).logits(x, list(masks.values()), bias=False)
+        frozen = jax.jit(lambda x, m: jaxattr.freeze(f, x).logits(x, m, bias=False))
+        fast = frozen(x, list(masks.values()))
         assert relative_error(picked(fast, target), y_plus) < 1e-10
 
 
@@ -123,14 +124,14 @@ def test_mask_gradients_equal_double_backprop(name):
 @pytest.mark.parametrize("loss", [positive, positive_negative, disentangling])
 @pytest.mark.parametrize("bias", mostly_slow([False, True], [True]))
 def test_the_loss_falls(loss, bias):
-    net, params, x, target = load("vgg")
+    net, params, x, target = load("tiny")
     decompose = jaxattr.dmbp_details(plain(net, params), steps=15, loss=loss, bias=bias)
     losses = jax.jit(decompose)(x, target).losses
     assert losses.shape == (3, 15)
     assert (losses[:, -1] < losses[:, 0]).all()
 
 
-@pytest.mark.parametrize("name", mostly_slow(NETS, ["vgg"]))
+@pytest.mark.parametrize("name", mostly_slow(["tiny", *NETS], ["tiny"]))
 def test_the_first_masks_are_those_of_guided_backpropagation(name):
     """Made sharp, they part guided backpropagation from the rest; and they are a good start."""
     with enable_x64(True):
@@ -160,7 +161,7 @@ def test_mask_shapes(per_channel):
 def test_lpr_map_is_that_of_the_learned_rule():
     """`A = x * g_x` with `tanh(theta m g)` at every activation, by a dense backward pass."""
     with enable_x64(True):
-        net, params, x, target = load("vgg", "float64")
+        net, params, x, target = load("tiny", "float64")
         f = plain(net, params)
         places = activation_sites(f, x)
         theta = {s.position: 1.5 * jnp.ones(s.shape, x.dtype) for s in places}
@@ -169,11 +170,11 @@ def test_lpr_map_is_that_of_the_learned_rule():
                 k: None if multiplier is None else multiplier * t / 1.5 for k, t in theta.items()
             }
             ruled = with_rules(f, {"activation": gates.learned(theta, fixed)})
-            ours = jax.grad(lambda x, ruled=ruled: picked(ruled(x), target).sum())(x)
+            ours = jax.jit(jax.grad(lambda x, ruled=ruled: picked(ruled(x), target).sum()))(x)
             scale = 1.5 * (multiplier or 1)
             plugin = gates.gate(lambda g, z, slope, scale=scale: jnp.tanh(scale * g))
             other = with_rules(f, {"activation": plugin})
-            theirs = jax.grad(lambda x, other=other: picked(other(x), target).sum())(x)
+            theirs = jax.jit(jax.grad(lambda x, other=other: picked(other(x), target).sum()))(x)
             assert relative_error(ours, theirs) < 1e-12
 
 
@@ -219,7 +220,7 @@ def test_errors(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_progress_is_told_and_changes_nothing(method):
-    net, params, x, target = load("vgg")
+    net, params, x, target = load("tiny")
     f, told = plain(net, params), []
     watched = jax.jit(METHODS[method](f, steps=3, progress=told.append))(x, target)
     jax.effects_barrier()

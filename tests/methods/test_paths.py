@@ -40,7 +40,7 @@ def test_blur_integrated_gradients_against_pair(name, sqrt):
     assert relative_error(found, PAIR[f"{name}.blur_integrated_gradients{'.sqrt' * sqrt}"]) < 1e-10
 
 
-@pytest.mark.parametrize("max_dist", [0.02, 0.2, 1.0])
+@pytest.mark.parametrize("max_dist", mostly_slow([0.02, 0.2, 1.0], [0.2]))
 @every_net
 def test_guided_integrated_gradients_against_pair(name, max_dist):
     with enable_x64(True):
@@ -92,7 +92,7 @@ def test_blur_integrated_gradients_are_complete():
         options = {"max_sigma": 3, "steps": 100, "sqrt": True, "grad_step": 1e-4, "chunk": 10}
         found = jax.jit(jaxattr.blur_integrated_gradients(f, **options))(x, target)
         blurred = ndimage.gaussian_filter(x, [0, 3**0.5, 3**0.5, 0], mode="constant")
-        change = picked(f(x) - f(jnp.asarray(blurred)), target)
+        change = picked(jax.jit(lambda x, y: f(x) - f(y))(x, blurred), target)
     total = np.asarray(found).sum((1, 2, 3))
     np.testing.assert_allclose(total, change, atol=0.05 * np.abs(change).max())
 

@@ -35,7 +35,7 @@ def test_sums_to_the_logit(name):
     with enable_x64(True):
         f, x, target = case(name)
         a = np.asarray(jax.jit(jaxattr.rap(f))(x, target))
-        logit = np.take_along_axis(np.asarray(f(x)), np.asarray(target)[:, None], 1)[:, 0]
+        logit = np.take_along_axis(np.asarray(jax.jit(f)(x)), np.asarray(target)[:, None], 1)[:, 0]
     np.testing.assert_allclose(a.sum((1, 2, 3)), logit, rtol=1e-8)
     assert a.min() < 0 < a.max()
 
@@ -45,7 +45,7 @@ def test_every_layer_sums_to_the_logit():
         f, x, target = case("vgg")
         found = jax.device_get(jax.jit(jaxattr.rap_details(f))(x, target))
         a = jax.jit(jaxattr.rap(f))(x, target)
-        logit = np.take_along_axis(np.asarray(f(x)), np.asarray(target)[:, None], 1)[:, 0]
+        logit = np.take_along_axis(np.asarray(jax.jit(f)(x)), np.asarray(target)[:, None], 1)[:, 0]
     for name, r in found.layers.items():
         np.testing.assert_allclose(r.reshape(3, -1).sum(1), logit, rtol=1e-8, err_msg=name)
     assert relative_error(found.attribution, a) < 1e-12
@@ -77,9 +77,10 @@ def handed_down(layer, rule, sign):
         x = jax.random.normal(KEYS[1], (1, 4, 5, 3))
         x = jnp.abs(x) if sign == "positive" else x
         x = jnp.where(jax.random.bernoulli(KEYS[2], 0.3, x.shape), 0, x)
-        r = jax.random.normal(KEYS[3], layer(x).shape)
-        (down,) = jax.vjp(jaxattr.with_rules(layer, {"affine": affine(rule)}), x)[1](r)
-        jacobian = jax.jacobian(layer)(x).reshape(r.size, x.size)
+        r = jax.random.normal(KEYS[3], jax.eval_shape(layer, x).shape)
+        ruled = jaxattr.with_rules(layer, {"affine": affine(rule)})
+        (down,) = jax.jit(lambda x, r: jax.vjp(ruled, x)[1](r))(x, r)
+        jacobian = jax.jit(jax.jacobian(layer))(x).reshape(r.size, x.size)
         z = np.asarray(jacobian) * np.asarray(x).ravel()
     return z, np.asarray(r).ravel(), np.asarray(down).ravel(), np.asarray(x).ravel()
 

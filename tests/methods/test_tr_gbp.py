@@ -85,6 +85,7 @@ def test_against_biases_written_as_convolutions(name):
         net, params, x, target = load(name, "float64")
         f = plain(net, params)
         written, find = explicit(net, params)
+        resize = jax.jit(lambda one: maps.resize(one, x.shape[1:3]))
         ones = jax.jit(find)(x)
         logits = jax.jit(f)(x)
         np.testing.assert_allclose(jax.jit(written)(x, ones), logits, rtol=1e-10)
@@ -92,17 +93,18 @@ def test_against_biases_written_as_convolutions(name):
         best = jnp.argsort(-logits, axis=1)[:, :3]
         np.testing.assert_array_equal(found.classes, jnp.concatenate([target[:, None], best], 1))
         guided = with_rules(lambda pair: written(*pair), {"activation": gates.guided})
-        gradient = jax.jit(jax.vjp(guided, (x, ones))[1])
-        total = []
+        gradient = jax.jit(lambda g: jax.vjp(guided, (x, ones))[1](g))
+        one_hot = np.eye(logits.shape[1])[found.classes]
+        found, total = jax.device_get(found), []
         for i in range(4):
-            ((image, of_ones),) = gradient(jax.nn.one_hot(found.classes[:, i], logits.shape[1]))
+            ((image, of_ones),) = jax.device_get(gradient(one_hot[:, i]))
             whole = image.sum(-1, keepdims=True)
             assert relative_error(found.input[:, i], whole) < 1e-10
             for path, one in of_ones.items():
                 layer = path.replace(".", "/")
                 if one.ndim == 4:
                     assert relative_error(found.biases[layer].map[:, i], one) < 1e-10, path
-                    whole += maps.resize(one, x.shape[1:3])
+                    whole = whole + resize(one)
                 else:
                     assert relative_error(found.rest[layer][:, i], one[:, 0]) < 1e-10, path
             total.append(whole)

@@ -63,7 +63,7 @@ def test_is_the_mean_field_of_all_pairs(installed, weights, contrast, seed):
     image, _, a = scene(seed, noise=0.3, contrast=contrast)
     a[:, 5], a[:, :, 15] = -np.inf, -np.inf  # these do not count
     options = {**OPTIONS, "w1": weights[0], "w2": weights[1]}
-    found = metrics.dense_crf(image, **options)(a)[0]
+    found = jax.jit(metrics.dense_crf(image, **options))(a)[0]
     expected = written_out(image[0], a[0], **options)
     assert (found != (a[0] > 0)).sum() > 60
     # the library sums over neighbors on a lattice: what hangs in the balance may fall otherwise
@@ -93,11 +93,11 @@ def test_what_is_filled_up_plays_no_part(installed):
     options = {**OPTIONS, "w1": 2.0, "w2": 1.0}
     there = np.ones(maps.shape, bool)
     there[1, 10:], there[1, :, 15:] = False, False
-    marked = metrics.dense_crf(images, **options)(jnp.where(there, maps, -jnp.inf))
+    marked = jax.jit(metrics.dense_crf(images, **options))(jnp.where(there, maps, -jnp.inf))
     assert not marked[~there].any()
-    first = metrics.dense_crf(images[:1], **options)(maps[:1])[0]
+    first = jax.jit(metrics.dense_crf(images[:1], **options))(maps[:1])[0]
     np.testing.assert_array_equal(marked[0], first)
-    second = metrics.dense_crf(images[1:, :10, :15], **options)(maps[1:, :10, :15])[0]
+    second = jax.jit(metrics.dense_crf(images[1:, :10, :15], **options))(maps[1:, :10, :15])[0]
     np.testing.assert_array_equal(marked[1, :10, :15], second)
 
 
@@ -106,7 +106,7 @@ def test_pixels_that_do_not_count_follow_the_others(installed):
     void = np.zeros_like(thing)
     void[:, 5:8, 6:10] = True
     scores = jnp.where(void, -jnp.inf, jnp.where(thing, 1.0, -1.0))
-    np.testing.assert_array_equal(metrics.dense_crf(image)(scores), thing)
+    np.testing.assert_array_equal(jax.jit(metrics.dense_crf(image))(scores), thing)
 
 
 def test_says_what_is_wrong(installed):

@@ -97,7 +97,7 @@ def test_sensitivity_of_known_maps():
     x = X
     constant = lambda x, target, key=None: jnp.ones_like(x)
     steep = lambda x, target, key=None: 5.0 * x
-    assert metrics.max_sensitivity(constant)(x, TARGET, key=KEY).score.tolist() == [0, 0]
+    assert jax.jit(metrics.max_sensitivity(constant))(x, TARGET, key=KEY).score.tolist() == [0, 0]
     run = lambda **options: jax.jit(metrics.max_sensitivity(steep, **options))(x, TARGET, key=KEY)
     found = run(radius=0.1, samples=30)
     most = 0.1 * np.sqrt(48) / np.linalg.norm(np.asarray(x).reshape(2, -1), axis=1)
@@ -108,7 +108,7 @@ def test_sensitivity_of_known_maps():
 
 def test_sensitivity_of_a_map_of_zeros_is_no_number():
     zero = lambda x, target, key=None: x * jnp.array([0.0, 1.0])[:, None, None, None]
-    found = metrics.max_sensitivity(zero)(X, TARGET, key=KEY)
+    found = jax.jit(metrics.max_sensitivity(zero))(X, TARGET, key=KEY)
     assert found.valid.tolist() == [False, True]
 
 

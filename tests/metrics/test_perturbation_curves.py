@@ -153,9 +153,9 @@ def test_ties_fall_in_reading_order():
     x, target = jnp.ones((1, 2, 3, 1)), np.array([0])
     tied = jnp.zeros((1, 2, 3)).at[0, 1, 0].set(1).at[0, 0, 1].set(-0.0)
     options = {"baseline": jnp.zeros_like, "score": metrics.logit}
-    first = metrics.insertion(f, step=1, **options)(x, target, tied)
+    first = jax.jit(metrics.insertion(f, step=1, **options))(x, target, tied)
     np.testing.assert_array_equal(jnp.diff(first.curve[0]), [8, 1, 2, 4, 16, 32])
-    least = metrics.lerf(f, fraction=1, steps=6, score=metrics.logit)(x, target, tied)
+    least = jax.jit(metrics.lerf(f, fraction=1, steps=6, score=metrics.logit))(x, target, tied)
     gone = -63 * jnp.diff(least.curve[0])
     np.testing.assert_allclose(gone, [1, 2, 4, 16, 32, 8], rtol=1e-5)
 
@@ -177,7 +177,9 @@ def test_reduction_is_the_callers(reduce, order):
     a = jnp.array([[[[9.0, -20.0], [-5.0, 2.0], [2.0, 3.0]]]])
     f = linear(jnp.array([1.0, 2.0, 4.0]).reshape(1, 1, 3, 1))
     options = {"baseline": jnp.zeros_like, "score": metrics.logit, "reduce": reduce}
-    found = metrics.insertion(f, step=1, **options)(jnp.ones((1, 1, 3, 1)), np.array([0]), a)
+    found = jax.jit(metrics.insertion(f, step=1, **options))(
+        jnp.ones((1, 1, 3, 1)), np.array([0]), a
+    )
     np.testing.assert_array_equal(jnp.diff(found.curve[0]), 2.0 ** np.array(order))
 
 
@@ -216,7 +218,7 @@ def test_a_class_out_of_range_is_an_error_and_under_jit_no_score():
 
 def test_a_model_that_gives_nan_has_no_score():
     f = lambda x: jnp.log(x.sum((1, 2)))  # of the zero image too
-    found = metrics.deletion(f, step=4, score=metrics.logit)(
+    found = jax.jit(metrics.deletion(f, step=4, score=metrics.logit))(
         np.ones((1, 4, 4, 3), np.float32), np.array([0]), images(1, 4, 4)
     )
     assert not found.valid[0]
@@ -229,7 +231,7 @@ def test_bad_arguments_say_what_to_do():
     with pytest.raises(ValueError, match=r"attribution has shape \(2, 2, 2\).*see maps.resize"):
         metrics.insertion(f)(x, target, images(2, 2, 2))
     resized = resize(jnp.asarray(images(2, 2, 2)), (4, 4))
-    assert metrics.insertion(f)(x, target, resized).valid.all()
+    assert jax.jit(metrics.insertion(f))(x, target, resized).valid.all()
     with pytest.raises(ValueError, match="step is 0"):
         metrics.insertion(f, step=0)
     with pytest.raises(ValueError, match="chunk is 0"):
@@ -243,8 +245,8 @@ def test_bad_arguments_say_what_to_do():
 def test_complementary_insertion_of_one_class_is_insertion_by_the_negated_map():
     x, a = images(2, 4, 6, 5), images(2, 4, 6, 5, seed=1)
     f = lambda x: jnp.tanh(x).sum((1, 2))
-    ours = metrics.complementary_insertion(f, step=4)(x, np.array([[3], [0]]), a)
-    theirs = metrics.insertion(f, step=4)(x, np.array([3, 0]), -a)
+    ours = jax.jit(metrics.complementary_insertion(f, step=4))(x, np.array([[3], [0]]), a)
+    theirs = jax.jit(metrics.insertion(f, step=4))(x, np.array([3, 0]), -a)
     np.testing.assert_array_equal(ours.curve, theirs.curve)
 
 
@@ -273,12 +275,12 @@ def test_complementary_insertion_refuses_classes_that_are_not():
 def test_morf_of_a_linear_logit():
     x = jnp.arange(1.0, 21).reshape(1, 4, 5, 1)
     f = linear(jnp.ones((1, 4, 5, 1)))
-    most = metrics.morf(f, fraction=0.3, steps=4)(x, np.array([0]), x)
+    most = jax.jit(metrics.morf(f, fraction=0.3, steps=4))(x, np.array([0]), x)
     # 0, 1.5, 3, 4.5 and 6 pixels, rounded to even
     left = (210 - np.array([0, 20 + 19, 57, 74, 105])) / 210
     np.testing.assert_allclose(most.curve[0], left, rtol=1e-6)
     np.testing.assert_allclose(most.score[0], np.trapezoid(left, [0, 2, 3, 4, 6]) / 6, rtol=1e-6)
-    least = metrics.lerf(f, fraction=0.3, steps=4)(x, np.array([0]), x)
+    least = jax.jit(metrics.lerf(f, fraction=0.3, steps=4))(x, np.array([0]), x)
     np.testing.assert_allclose(least.curve[0, -1], (210 - 21) / 210, rtol=1e-6)
 
 
@@ -295,19 +297,19 @@ def test_change_of_probability_over_the_whole_image():
     game = metrics.morf(
         f, fraction=1, steps=8, score=metrics.probability, change=metrics.absolute_change
     )
-    found, kept = game(x, target, a), metrics.deletion(f, step=2)(x, target, a)
+    found, kept = game(x, target, a), jax.jit(metrics.deletion(f, step=2))(x, target, a)
     np.testing.assert_allclose(found.curve, abs(kept.curve - kept.curve[:, :1]), atol=1e-6)
 
 
 def test_a_logit_that_is_not_positive_has_no_ratio():
     f = linear(jnp.ones((1, 4, 4, 1)))
     x = jnp.stack([jnp.ones((4, 4, 1)), -jnp.ones((4, 4, 1))])
-    found = metrics.morf(f, fraction=0.5)(x, np.array([0, 0]), images(2, 4, 4))
+    found = jax.jit(metrics.morf(f, fraction=0.5))(x, np.array([0, 0]), images(2, 4, 4))
     assert found.valid.tolist() == [True, False]
     assert np.isnan(found.curve[1]).all()
 
 
 def test_low_precision_is_measured_in_float32():
     x, a = jnp.asarray(images(1, 4, 4, 3), jnp.bfloat16), images(1, 4, 4)
-    found = metrics.insertion(lambda x: x.sum((1, 2)), step=4)(x, np.array([0]), a)
+    found = jax.jit(metrics.insertion(lambda x: x.sum((1, 2)), step=4))(x, np.array([0]), a)
     assert found.curve.dtype == found.score.dtype == jnp.float32

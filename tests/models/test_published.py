@@ -2,7 +2,7 @@
 
 import re
 import threading
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from math import prod
@@ -22,6 +22,7 @@ from weights_conversion import CheckpointError, cache_directory
 
 torchvision_entries = [entry for entry in PUBLISHED if "pytorch.org" in entry.url]
 forward = jax.jit(lambda model, x: model(x))
+skeleton = cache(models.skeleton)
 
 
 @pytest.fixture(autouse=True)
@@ -62,10 +63,9 @@ def test_every_entry_is_well_formed(entry):
     number = {"cifar": 10, "voc07": 20, "coco14": 80}
     wanted = next((n for part, n in number.items() if part in entry.model), 1000)
     assert len(entry.classes) == len(set(entry.classes)) == wanted
-    parameters = nnx.state(models.skeleton(entry.model), nnx.Param)
+    parameters, statistics = nnx.state(skeleton(entry.model), nnx.Param, nnx.BatchStat)
     count = sum(prod(leaf.shape) for leaf in jax.tree.leaves(parameters))
     assert count == entry.parameters
-    statistics = nnx.state(models.skeleton(entry.model), nnx.BatchStat)
     values = count + sum(prod(leaf.shape) for leaf in jax.tree.leaves(statistics))
     assert entry.mebibytes == pytest.approx(values * 4 / 2**20, rel=0.1 if count < 1e6 else 0.01)
 

@@ -69,9 +69,9 @@ def test_an_operation_by_its_function():
     x, target = jnp.ones((1, 2, 2, 2)), jnp.array([0])
     nothing = lambda local: lambda *operands: jax.lax.stop_gradient(local.value(*operands))
     composite = uniform(lrp.epsilon())
-    assert np.abs(jaxattr.lrp(f, composite=composite)(x, target)).max() > 0.1
+    assert np.abs(jax.jit(jaxattr.lrp(f, composite=composite))(x, target)).max() > 0.1
     without = composite._replace(ops={"softplus": nothing})
-    assert not np.asarray(jaxattr.lrp(f, composite=without)(x, target)).any()
+    assert not np.asarray(jax.jit(jaxattr.lrp(f, composite=without))(x, target)).any()
 
 
 def test_kinds_that_were_refused_or_fixed():
@@ -85,13 +85,13 @@ def test_kinds_that_were_refused_or_fixed():
         with pytest.raises(jaxattr.UnsupportedOperation):
             jaxattr.lrp(f, composite=Composite(rule, rule, **slots))(x, target)
     slots = {"statistic": own_derivative, "unknown": own_derivative}
-    a = jaxattr.lrp(f, composite=Composite(rule, rule, **slots))(x, target)
+    a = jax.jit(jaxattr.lrp(f, composite=Composite(rule, rule, **slots)))(x, target)
     assert np.isfinite(a).all()
     nothing = lambda local: lambda *operands: jax.lax.stop_gradient(local.value(*operands))
     g = lambda x: x.max((1, 2))
-    assert np.asarray(jaxattr.lrp(g)(x, target)).any()
+    assert np.asarray(jax.jit(jaxattr.lrp(g))(x, target)).any()
     assert not np.asarray(
-        jaxattr.lrp(g, composite=Composite(rule, rule, max_pool=nothing))(x, target)
+        jax.jit(jaxattr.lrp(g, composite=Composite(rule, rule, max_pool=nothing)))(x, target)
     ).any()
 
 
@@ -109,7 +109,7 @@ def test_a_name_with_resize_in_it_is_only_a_name():
 
     x, target = jnp.ones((1, 5, 5, 3)), jnp.array([1])
     one, other = jax.jit(block), jax.jit(resize_block)
-    maps = [jaxattr.lrp(lambda x, g=g: g(x).mean((1, 2)))(x, target) for g in (one, other)]
+    maps = [jax.jit(jaxattr.lrp(lambda x, g=g: g(x).mean((1, 2))))(x, target) for g in (one, other)]
     np.testing.assert_array_equal(*maps)
 
 
@@ -152,8 +152,9 @@ def test_every_spelling_of_a_layer(layer, method):
     keys = jax.random.split(jax.random.key(0), 3)
     w, head = jax.random.normal(keys[0], shape), jax.random.normal(keys[1], (5, 4))
     x, target = jax.random.normal(keys[2], (2, 4, 4, 3)), jnp.array([0, 3])
+    explain = getattr(jaxattr, method)
     maps = [
-        getattr(jaxattr, method)(lambda x, f=f: jax.nn.relu(f(x, w)).mean((1, 2)) @ head)(x, target)
+        jax.jit(explain(lambda x, f=f: jax.nn.relu(f(x, w)).mean((1, 2)) @ head))(x, target)
         for f in SPELLINGS[layer]
     ]
     for a in maps[1:]:
