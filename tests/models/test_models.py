@@ -80,7 +80,10 @@ def test_logits_are_those_of_torchvision(torch, torchvision, name):
         np.testing.assert_allclose(forward(model, x), expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in models.names() if name[:3] in ("vgg", "res")])
+TORCHVISIONS = [n for n in models.names() if n[:3] in ("vgg", "res") and n[-2:] not in ("07", "14")]
+
+
+@pytest.mark.parametrize("name", TORCHVISIONS)
 def test_names_and_shapes_are_those_of_torchvision(torch, torchvision, name):
     with torch.device("meta"):
         reference = torchvision.models.get_model(name, num_classes=7)
