@@ -24,6 +24,7 @@ LEVELS = (
     {"methods", "metrics"},
     {"jaxattr"},
     {"catalogue"},
+    {"runner"},
     {"cli"},
     {"__main__"},
 )

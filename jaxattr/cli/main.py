@@ -5,6 +5,7 @@ import click
 from jaxattr.cli.explain import explain
 from jaxattr.cli.interrupts import leave_on_interrupt
 from jaxattr.cli.listings import methods, models
+from jaxattr.cli.runs import evaluate, report, run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -15,5 +16,5 @@ def main(context: click.Context) -> None:
     context.with_resource(leave_on_interrupt())
 
 
-for command in (explain, methods, models):
+for command in (explain, run, evaluate, report, methods, models):
     main.add_command(command)

@@ -17,3 +17,4 @@ from jaxattr.data.records import class_mask as class_mask
 from jaxattr.data.records import record as record
 from jaxattr.data.sources import Source as Source
 from jaxattr.data.sources import open_source as open_source
+from jaxattr.data.sources import with_classes as with_classes

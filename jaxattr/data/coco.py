@@ -58,7 +58,9 @@ def source(path: str, *, split: str | None = None) -> Source:
     number = {c["id"]: i for i, c in enumerate(categories)}
     keys = [(image["file_name"], objects[image["id"]]) for image in images]
     read = partial(_read, Path(path) / chosen, number)
-    return Source(f"coco:{path}", tuple(c["name"] for c in categories), keys, read)
+    read_labels = lambda key: sorted({number[item["category_id"]] for item in key[1]})
+    names = tuple(c["name"] for c in categories)
+    return Source(f"coco:{path}", names, keys, read, read_labels)
 
 
 def _read(

@@ -41,6 +41,14 @@ class Geometry(NamedTuple):
         scale = (to[0] / size[0], to[1] / size[1])
         return cls(size, (bottom - top, right - left), scale, (-top, -left))
 
+    @property
+    def visible(self) -> tuple[int, int, int, int]:
+        """The part of the photograph that the input shows, to whole pixels: a box as in records."""
+        first = [round(max(-o / s, 0)) for o, s in zip(self.offset, self.scale, strict=True)]
+        parts = zip(self.input_size, self.offset, self.scale, self.size, strict=True)
+        end = [round(min((n - o) / s, length)) for n, o, s, length in parts]
+        return first[0], first[1], end[0], end[1]
+
     def boxes(self, boxes: Any) -> np.ndarray:
         """Return boxes `(n, 4)` of the photograph as boxes of the input.
 

@@ -64,7 +64,8 @@ def source(path: str, *, split: str | None = None) -> Source:
     if not rows:
         raise FileNotFoundError(f"there is no image ({', '.join(SUFFIXES)}) in {given}")
     classes, number = _classes(label for row in rows for label in (*row.labels, *row.box_labels))
-    return Source(f"folder:{path}", classes, rows, partial(_read, number))
+    read_labels = lambda row: sorted({number[k] for k in (*row.labels, *row.box_labels)})
+    return Source(f"folder:{path}", classes, rows, partial(_read, number), read_labels)
 
 
 def _read(number: Mapping[str, int], row: _Row) -> Record:

@@ -26,11 +26,15 @@ def read_image(path: Path) -> np.ndarray:
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
     """Decode the content of a file, as `read_image` does."""
-    from PIL import Image, ImageOps  # metrics read annotations, and need no images
+    from PIL import Image, ImageOps, UnidentifiedImageError  # metrics need no images
 
     try:
         with Image.open(BytesIO(data)) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except UnidentifiedImageError:  # its own message has an address in memory
+        raise ValueError(
+            f"{name} cannot be read as an image: Pillow knows no such format"
+        ) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} cannot be read as an image: {error}") from None
 

@@ -54,7 +54,7 @@ def batches(
     preprocess: Callable[[Image.Image], np.ndarray],
     *,
     size: int,
-    indices: Sequence[int] | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
     threads: int = 2,
 ) -> Iterator[Batch]:
     """Read a data set in batches, the next ones while one is worked on.

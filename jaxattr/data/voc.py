@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,31 +47,34 @@ def source(path: str, *, split: str | None = None) -> Source:
     else:
         has = ", ".join(s for s in sets if "_" not in s) or "none"
         raise ValueError(f"voc:{path} has no split {chosen!r}; it has {has}")
-    return Source(f"voc:{path}", VOC, ids, partial(_read, folder))
+    read_labels = lambda id: _annotated(folder, id)["labels"]
+    return Source(f"voc:{path}", VOC, ids, partial(_read, folder), read_labels)
 
 
 def _read(folder: Path, id: str) -> Record:
+    return record(id, read_image(folder / "JPEGImages" / f"{id}.jpg"), **_annotated(folder, id))
+
+
+def _annotated(folder: Path, id: str) -> dict[str, Any]:
+    """Return all of a record but its image."""
     path = folder / "Annotations" / f"{id}.xml"
     try:
         found = read_objects(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    image = read_image(folder / "JPEGImages" / f"{id}.jpg")
     of_boxes = [VOC.index(label) for label in found.labels]
     segments = folder / "SegmentationClass" / f"{id}.png"
-    labels, masks, void = [], None, None
+    labels, masks, void = np.unique(of_boxes).astype(int), None, None
     if segments.exists():
         pixels = read_indices(segments)
-        labels = [int(v) - 1 for v in np.unique(pixels) if v not in (0, VOID)]
-        every = np.unique([*labels, *of_boxes]).astype(int)
-        masks, void = pixels == every[:, None, None] + 1, pixels == VOID
-    return record(
-        id,
-        image,
-        labels=labels,
-        boxes=found.boxes,
-        box_labels=of_boxes,
-        difficult=found.difficult,
-        masks=masks,
-        void=void,
-    )
+        of_pixels = [int(v) - 1 for v in np.unique(pixels) if v not in (0, VOID)]
+        labels = np.unique([*of_pixels, *of_boxes]).astype(int)
+        masks, void = pixels == labels[:, None, None] + 1, pixels == VOID
+    return {
+        "labels": labels,
+        "boxes": found.boxes,
+        "box_labels": of_boxes,
+        "difficult": found.difficult,
+        "masks": masks,
+        "void": void,
+    }

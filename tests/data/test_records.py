@@ -70,8 +70,10 @@ def test_maps_come_back_to_their_pixels(size):
     back = geometry.to_photograph(np.stack([across, across.T]))
     assert back.shape == (2, *size)
     r, c = (np.arange(n) + 0.5 for n in size)
-    seen = geometry.mask(np.ones(size, bool))
-    assert seen.all()
+    assert geometry.mask(np.ones(size, bool)).all()
+    r0, c0, r1, c1 = geometry.visible
+    shown = np.argwhere(back[0])  # by the pixels whose centers the input shows
+    np.testing.assert_allclose([r0, c0, r1 - 1, c1 - 1], [*shown.min(0), *shown.max(0)], atol=1)
     down = (r * geometry.scale[0] + geometry.offset[0])[:, None]
     right = (c * geometry.scale[1] + geometry.offset[1])[None]
     inside = (down >= 0) & (down <= 32) & (right >= 0) & (right <= 32)

@@ -30,6 +30,7 @@ def test_folders_of_classes(tmp_path):
     source = open_source(f"folder:{tmp_path}", split="val")
     assert source.classes == ("cat", "dog")
     assert [r.labels.tolist() for r in source] == [[0], [1]]
+    assert [source.labels(i) for i in range(2)] == [(0,), (1,)]
     np.testing.assert_array_equal(source[0].image, second)
     np.testing.assert_array_equal(source[1].image, first)
 
@@ -99,7 +100,7 @@ def test_pascal_voc(tmp_path):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(ids + "\n")
     source = open_source(f"voc:{tmp_path}")
-    assert source.classes == VOC
+    assert (source.classes, source.labels(0)) == (VOC, (7, 11))
     (found,) = source
     assert (found.id, found.labels.tolist()) == ("000001", [7, 11])
     assert found.boxes.tolist() == [[0, 0, 20, 30], [5, 4, 8, 7]]
@@ -139,6 +140,7 @@ def test_coco(tmp_path):
     source = open_source(f"coco:{tmp_path}")
     assert source.classes == ("person", "dog")
     first, second = source
+    assert (source.labels(0), source.labels(1)) == ((0, 1), ())
     np.testing.assert_array_equal(first.image, pixels)
     assert first.labels.tolist() == [0, 1]
     assert first.boxes.tolist() == [[0, 0, 6, 1], [1, 2, 4, 6]]
