@@ -17,7 +17,7 @@ import jaxattr
 
 pytest.importorskip("grain")
 from jaxattr.data import open_source
-from jaxattr.runner import Job, explain, explaining
+from jaxattr.runner import Job, explain, explanations
 from jaxattr.runner.store import open_store
 
 W = np.random.default_rng(0).normal(size=(8 * 8 * 3, 4)).astype(np.float32)
@@ -88,7 +88,7 @@ def test_maps_and_facts_are_stored(folder, whole):
 
 def test_a_stopped_run_goes_on_to_the_same_bits(folder, whole, tmp_path, monkeypatch):
     out, _ = whole
-    finish, left = explaining._Writer.finish, iter([True, True, False])
+    finish, left = explanations._Writer.finish, iter([True, True, False])
 
     def stops(self, work, programs):
         if not next(left):
@@ -96,7 +96,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(folder, whole, tmp_path, monkeyp
         return finish(self, work, programs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(explaining._Writer, "finish", stops)
+        patch.setattr(explanations._Writer, "finish", stops)
         with pytest.raises(KeyboardInterrupt):
             run(folder, tmp_path / "again")
     # a batch that was written but not marked is written again
@@ -140,14 +140,14 @@ def test_the_likeliest_class_and_one_for_all(folder, tmp_path):
 
 
 def test_out_of_memory_halves_the_batch(folder, whole, tmp_path, monkeypatch):
-    run_ = explaining._Programs._run
+    run_ = explanations._Programs._run
 
     def short(self, number, x, target):
         if self.parts < 2:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return run_(self, number, x, target)
 
-    monkeypatch.setattr(explaining._Programs, "_run", short)
+    monkeypatch.setattr(explanations._Programs, "_run", short)
     job = JOB._replace(methods={"saliency": {}})
     with pytest.warns(UserWarning, match="from batch 0 on 2 images at a time instead of 4"):
         run(folder, tmp_path, job)
@@ -195,7 +195,7 @@ def test_a_disk_that_is_full_ends_in_a_sentence(folder, whole, tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(Store, "array", lambda self, *given: full(self, *given))
         patch.setattr(
-            explaining._Writer,
+            explanations._Writer,
             "_array",
             lambda self, *given: self.store.array(given[0], (11, *given[1]), 4, *given[2:]),
         )
@@ -208,7 +208,7 @@ SCRIPT = """
 import os, sys
 sys.path[:0] = [{tests!r}]
 from pathlib import Path
-from test_explaining import JOB, run
+from test_explanations import JOB, run
 run(Path({folder!r}), Path({out!r}), JOB)
 """
 
@@ -247,7 +247,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 sys.path[:0] = [{os.path.dirname(__file__)!r}]
 from pathlib import Path
 import jax
-from test_explaining import JOB, run
+from test_explanations import JOB, run
 assert len(jax.devices()) == 8
 folder, out = Path({str(folder)!r}), Path({str(tmp_path)!r})
 print(run(folder, out, JOB._replace(batch=8), shard=sys.argv[1]).examples)
