@@ -1,6 +1,7 @@
 """What every attribution method does with its images and classes."""
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -336,6 +337,12 @@ def check_positive(name: str, value: int) -> None:
     """Raise `ValueError` unless an option that counts something is at least 1."""
     if value < 1:
         raise ValueError(f"{name} is {value}; expected at least 1")
+
+
+def check_not_negative(name: str, value: float) -> None:
+    """Raise `ValueError` unless an option that measures something is finite and at least 0."""
+    if is_concrete(value) and not 0 <= value < math.inf:
+        raise ValueError(f"{name} is {value}; expected a finite number that is not negative")
 
 
 def is_concrete(value: Any) -> bool:

@@ -148,3 +148,25 @@ def test_a_baseline_is_a_number_an_array_or_a_function(explain):
         explain(f, baseline=jnp.ones(5))(x, target)
     with pytest.raises(ValueError, match="baseline is True; expected a number, an array that"):
         explain(f, baseline=lambda x: True)(x, target)
+
+
+WIDTHS: dict[str, Callable] = {
+    "noise": lambda w: [
+        wrap(jaxattr.saliency(tiny), noise=w)
+        for wrap in (jaxattr.smoothgrad, jaxattr.smoothgrad_squared, jaxattr.vargrad)
+    ],
+    "noise ": lambda w: jaxattr.meaningful_perturbation(tiny, noise=w),
+    "blur_sigma": lambda w: jaxattr.meaningful_perturbation(tiny, blur_sigma=w),
+    "mask_sigma": lambda w: jaxattr.meaningful_perturbation(tiny, mask_sigma=w),
+    "max_sigma": lambda w: jaxattr.blur_integrated_gradients(tiny, max_sigma=w),
+    "grad_step": lambda w: jaxattr.blur_integrated_gradients(tiny, grad_step=w),
+    "sigma": lambda w: jaxattr.extremal_perturbation(tiny, sigma=w),
+    "smoothing": lambda w: jaxattr.extremal_perturbation(tiny, smoothing=w),
+}
+
+
+@pytest.mark.parametrize("width", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", WIDTHS)
+def test_noise_and_widths_are_finite_and_not_negative(name: str, width: float):
+    with pytest.raises(ValueError, match=f"^{name.strip()} is {width}; expected a"):
+        WIDTHS[name](width)

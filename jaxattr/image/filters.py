@@ -114,14 +114,14 @@ def gaussian_blur(
         The shape and dtype of `a`.
 
     Raises:
-        ValueError: if `sigma` is negative.
+        ValueError: if `sigma` is negative or not finite.
 
     Example:
         >>> import jax.numpy as jnp
         >>> (100 * gaussian_blur(jnp.array([[[0.0, 0.0, 1.0, 0.0, 0.0]]]), 0.5)).round().ravel()
         Array([ 0., 11., 79., 11.,  0.], dtype=float32)
     """
-    if not sigma >= 0:
+    if not 0 <= sigma < np.inf:
         raise ValueError(f"sigma is {sigma}; expected a number of pixels, 0 for no blur")
     a = jnp.asarray(a)
     if sigma == 0:

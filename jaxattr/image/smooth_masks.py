@@ -1,8 +1,8 @@
 """Masks that are smooth and have a given area, for extremal perturbations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,10 @@ from jax import lax
 from jaxattr.image.order import nth_smallest
 from jaxattr.types import Array
 
+T = TypeVar("T")
+
 _SHARPNESS = 20.0
+_SPELLED = 121  # terms; for a width of up to four times the spacing
 
 
 class Axis(NamedTuple):
@@ -112,21 +115,44 @@ def _smooth_maximum(cells: tuple[int, int], padded: Array, weights: Array) -> Ar
 
 def _values(cells: tuple[int, int], padded: Array, weights: Array) -> tuple[Array, Array]:
     rows, columns = (n - c + 1 for n, c in zip(padded.shape[1:], cells, strict=True))
-    views = [
-        lax.slice(padded, (0, i, j), (len(padded), i + cells[0], j + cells[1]))
-        for i in range(rows)
-        for j in range(columns)
-    ]
 
     def pixel(weights: Array) -> tuple[Array, Array]:
-        above = below = jnp.zeros_like(views[0])
-        for k, view in enumerate(views):
-            term = weights[k] * view
-            e = jnp.exp(_SHARPNESS * term)
-            above, below = above + term * e, below + e
+        def add(i: Any, sums: tuple[Array, Array]) -> tuple[Array, Array]:
+            row = _slice(padded, i, cells[0], axis=1)
+            above, below = sums
+            for j in range(columns):
+                term = weights[i * columns + j] * _slice(row, j, cells[1], axis=2)
+                e = jnp.exp(_SHARPNESS * term)
+                above, below = above + term * e, below + e
+            return above, below
+
+        zeros = jnp.zeros_like(padded[:, : cells[0], : cells[1]])
+        above, below = _repeat(add, rows, (zeros, zeros), each=columns)
         return above / below, below
 
     return lax.map(pixel, weights)
+
+
+def _slice(a: Array, start: Any, size: int, axis: int) -> Array:
+    if isinstance(start, int):
+        return lax.slice_in_dim(a, start, start + size, axis=axis)
+    return lax.dynamic_slice_in_dim(a, start, size, axis)
+
+
+def _repeat(add: Callable[[Any, T], T], count: int, sums: T, *, each: int = 1) -> T:
+    """Add terms to sums, spelled out unless there are so many that XLA compiles for minutes.
+
+    Args:
+        add: from the number of a turn, and sums, to sums.
+        count: how many turns.
+        sums: to start with.
+        each: terms of a turn.
+    """
+    if count * each > _SPELLED:
+        return lax.fori_loop(0, count, add, sums)
+    for k in range(count):
+        sums = add(k, sums)
+    return sums
 
 
 def _forward(
@@ -150,10 +176,12 @@ def _backward(
     def around(total: Array, view: tuple[Array, Array, Array]) -> tuple[Array, None]:
         i, j, weights = view
         parameter = lax.dynamic_slice(padded, (0, i, j), shape)
-        gradient = lax.dynamic_slice(total, (0, i, j), shape)
-        for k in range(len(share)):
+
+        def add(k: Any, gradient: Array) -> Array:
             term = _SHARPNESS * weights[k] * parameter
-            gradient += weights[k] * jnp.exp(term) * (rest[k] + share[k] * term)
+            return gradient + weights[k] * jnp.exp(term) * (rest[k] + share[k] * term)
+
+        gradient = _repeat(add, len(share), lax.dynamic_slice(total, (0, i, j), shape))
         return lax.dynamic_update_slice(total, gradient, (0, i, j)), None
 
     total, _ = lax.scan(around, jnp.zeros_like(padded), (down, across, weights.T))

@@ -75,7 +75,7 @@ def blur_integrated_gradients(
         Xu, Venugopalan and Sundararajan, Attribution in scale and space, CVPR 2020.
     """
     for name, value in (("max_sigma", max_sigma), ("grad_step", grad_step)):
-        if not value > 0:
+        if not 0 < value < np.inf:
             raise ValueError(f"{name} is {value}; expected a positive number of pixels")
     check_positive("steps", steps)
     check_positive("chunk", chunk)

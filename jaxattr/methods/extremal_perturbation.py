@@ -1,5 +1,6 @@
 """Extremal perturbation: the part of an image, of a given area, that excites a class most."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
@@ -14,6 +15,7 @@ from jaxattr.contract import (
     attribution,
     attribution_of,
     broadcast,
+    check_not_negative,
     check_positive,
     same_options,
     where_finite,
@@ -92,7 +94,8 @@ def extremal_perturbation_details(
         raise ValueError(f"areas is {areas}; expected shares of the image between 0 and 1")
     if spacing is not None:
         check_positive("spacing", spacing)
-    if sigma is not None and sigma <= 0:
+    check_not_negative("smoothing", smoothing)
+    if sigma is not None and not 0 < sigma < math.inf:
         raise ValueError(f"sigma is {sigma}; expected a positive number of pixels")
     optimizer = projected(optimizer or averaged_descent(learning_rate), 0, 1)
     network = lowered(f)

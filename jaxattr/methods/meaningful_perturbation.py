@@ -13,6 +13,7 @@ from jaxattr.contract import (
     attribution,
     attribution_of,
     broadcast,
+    check_not_negative,
     check_positive,
     need_key,
     same_options,
@@ -72,6 +73,8 @@ def meaningful_perturbation_details(
         `(x, target, key=key) -> Fit(attribution, grid, losses)`.
     """
     check_positive("spacing", spacing)
+    for name, value in (("blur_sigma", blur_sigma), ("mask_sigma", mask_sigma), ("noise", noise)):
+        check_not_negative(name, value)
     if jitter < 0:
         raise ValueError(f"jitter is {jitter}; expected a number of pixels, 0 for none")
     if beta < 1:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxattr.contract import check_images, check_positive, need_key
+from jaxattr.contract import check_images, check_not_negative, check_positive, need_key
 from jaxattr.facts import method
 from jaxattr.loops.moments import Moments, moments
 from jaxattr.loops.progress import Progress
@@ -84,6 +84,7 @@ def over_noise(
     """
     check_positive("samples", samples)
     check_positive("chunk", chunk)
+    check_not_negative("noise", noise)
 
     def attribute_noisy(x: Array, target: Array, *, key: Key | None = None) -> Array:
         key, x = need_key(key, name), jnp.asarray(x)

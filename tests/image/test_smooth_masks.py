@@ -45,11 +45,21 @@ def test_smooth_masks_are_smooth_maxima_of_kernels(spacing, sigma):
     )
 
 
-def test_smooth_masks_have_their_own_derivatives():
+@pytest.mark.parametrize(("spacing", "sigma"), [(2, 2.0), (12, 2.0), (2, 9.0)])
+def test_smooth_masks_have_their_own_derivatives(spacing, sigma):
     with enable_x64(True):
         parameters = jax.random.uniform(KEY, (2, 3, 3), jnp.float64)
-        draw = jax.jit(lambda p: smooth_mask(p, (6, 5), spacing=2, sigma=2.0))
+        size = 3 * spacing, 3 * spacing - 1
+        draw = jax.jit(lambda p: smooth_mask(p, size, spacing=spacing, sigma=sigma))
         check_grads(draw, (parameters,), order=2, modes=["rev"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("spacing", "sigma"), [(2, 9.0), (12, 2.0)])
+def test_programs_of_wide_kernels_and_wide_grids_stay_small(spacing, sigma):
+    """Spelled out they have thousands of exponentials, and compile for minutes."""
+    draw = jax.grad(lambda p: smooth_mask(p, (24, 24), spacing=spacing, sigma=sigma)[0].sum())
+    text = jax.jit(draw).lower(jnp.ones((1, 24 // spacing, 24 // spacing))).as_text()
+    assert text.count("stablehlo.exponential") <= 150
 
 
 def test_area_penalty_is_the_distance_of_sorted_pixels():
