@@ -63,7 +63,11 @@ def run(
     """
     with no_traceback():
         from jaxattr.runner import Job, explain
+        from jaxattr.runner.devices import connect
         from jaxattr.runner.jobs import TARGETS
+
+        if shard is None:
+            connect()
 
         names = [name.strip() for name in method.split(",") if name.strip()]
         methods = _options(names, options)
@@ -103,8 +107,12 @@ def evaluate(
     """
     with no_traceback():
         from jaxattr.runner import evaluate
+        from jaxattr.runner.devices import connect
         from jaxattr.runner.evaluating import OF_TRUTH
         from jaxattr.runner.tables import means
+
+        if shard is None:
+            connect()
 
         names = [name.strip() for name in metric.split(",") if name.strip()]
         measures = _options(names, options)

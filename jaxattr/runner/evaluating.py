@@ -24,6 +24,9 @@ OF_MAP = ("boundary_dependency",)
 METRICS = (*OF_MODEL, *OF_TRUTH, *OF_MAP)
 """The metrics of stored maps; the other metrics compare networks, or methods."""
 
+LOWER = ("deletion", "morf", "completeness_error", "infidelity", "boundary_dependency")
+"""Those of which a lower score is the better one."""
+
 CANVAS = 256
 """Photographs are padded to a multiple of this, so that few shapes are compiled."""
 

@@ -84,7 +84,8 @@ def explain(
             has `multi_label`, probabilities are sigmoids.
         preprocess: from a PIL image to an input.
         out: a folder, or a URL that TensorStore knows.
-        shard: "i/n" for one of n independent processes; by default `jax.distributed` is asked.
+        shard: "i/n" for one of n independent processes; by default JAX's own processes share the
+            run, if `jax.distributed` was initialized.
         threads: how many images are read at once.
         progress: whether to show a bar.
 

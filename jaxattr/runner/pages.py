@@ -13,7 +13,7 @@ from PIL import Image
 
 from jaxattr import catalogue
 from jaxattr.data import Source
-from jaxattr.runner.evaluating import METRICS, finished, positions, stored_rows
+from jaxattr.runner.evaluating import LOWER, METRICS, finished, positions, stored_rows
 from jaxattr.runner.store import array_name, open_store
 from jaxattr.runner.tables import Row, comparisons, means
 
@@ -87,6 +87,7 @@ def report(
         "means": [row._asdict() for row in means(rows)],
         "comparisons": [row._asdict() for row in comparisons(rows)],
         "gallery": gallery,
+        "lower": [m for m in measured if m in LOWER],
         "examples": len(target),
         "explained": len(known),
         "configuration": {k: v for k, v in job.items() if k not in ("ids", "classes")},

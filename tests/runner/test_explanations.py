@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -214,19 +215,16 @@ run(Path({folder!r}), Path({out!r}), JOB)
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_nothing_is_lost(folder, whole, tmp_path):
-    script = SCRIPT.format(
-        tests=os.path.dirname(__file__), folder=str(folder), out=str(tmp_path / "out")
-    )
-    rng, killed = np.random.default_rng(0), 0
-    start = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-c", script.replace(str(tmp_path / "out"), str(tmp_path / "x"))],
-        check=True,
-    )
+def test_killed_at_any_moment_nothing_is_lost(folder, tmp_path):
+    def command(name):
+        where = {"folder": str(folder), "out": str(tmp_path / name)}
+        return [sys.executable, "-c", SCRIPT.format(tests=os.path.dirname(__file__), **where)]
+
+    start, killed = time.monotonic(), 0
+    subprocess.run(command("whole"), check=True)
     usual = time.monotonic() - start
-    for moment in rng.uniform(0.4, 1, 5) * usual:
-        process = subprocess.Popen([sys.executable, "-c", script])
+    for moment in np.random.default_rng(0).uniform(0.4, 1, 5) * usual:
+        process = subprocess.Popen(command("killed"))
         try:
             process.wait(moment)
         except subprocess.TimeoutExpired:
@@ -234,9 +232,9 @@ def test_killed_at_any_moment_nothing_is_lost(folder, whole, tmp_path):
             process.wait()
             killed += 1
     assert killed
-    run(folder, tmp_path / "out")
-    left = {k: v for k, v in files(tmp_path / "out").items() if not k.name.endswith(".__lock")}
-    assert left == files(whole[0])
+    subprocess.run(command("killed"), check=True)
+    left = {k: v for k, v in files(tmp_path / "killed").items() if not k.name.endswith(".__lock")}
+    assert left == files(tmp_path / "whole")
 
 
 @pytest.mark.slow
@@ -247,14 +245,23 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 sys.path[:0] = [{os.path.dirname(__file__)!r}]
 from pathlib import Path
 import jax
+from jaxattr.runner.devices import connect
+connect()
 from test_explanations import JOB, run
-assert len(jax.devices()) == 8
 folder, out = Path({str(folder)!r}), Path({str(tmp_path)!r})
-print(run(folder, out, JOB._replace(batch=8), shard=sys.argv[1]).examples)
+print(run(folder, out, JOB._replace(batch=8)).examples)
+assert (jax.process_count(), len(jax.local_devices())) == (2, 8)
 """
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    together = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
     parts = [
         subprocess.Popen(
-            [sys.executable, "-c", script, f"{i}/2"], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **together, "JAX_PROCESS_ID": str(i)},
         )
         for i in range(2)
     ]
