@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
@@ -74,11 +75,24 @@ def restore_or_convert(
     state = convert(open_checkpoint(path), model, rename=rename, flatten=flatten, dtype=dtype)
     try:
         shutil.rmtree(entry, ignore_errors=True)
+        _check_room(state, folder)
         save(state, entry)
-    except OSError as error:
+    except Exception as error:  # Orbax raises errors of many kinds for a disk that is full
         if not entry.exists():  # another process may have been first
-            _LOG.warning("the converted weights are not kept: %s", error)
+            reason = str(error).partition("\n")[0]
+            _LOG.warning(
+                "the converted weights are not kept, and will be converted again: %s", reason
+            )
     return state
+
+
+def _check_room(state: nnx.State, folder: Path) -> None:
+    """Raise `OSError` where a state does not fit: Orbax's threads would print tracebacks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    needed = sum(a.nbytes for a in jax.tree.leaves(state))
+    free = shutil.disk_usage(folder).free
+    if free < 1.1 * needed:
+        raise OSError(f"{folder} has {free >> 20} MiB of space, and they take {needed >> 20}")
 
 
 def save(state: nnx.State, directory: str | PathLike[str]) -> None:

@@ -6,6 +6,7 @@ from jaxattr.cli.explain import explain
 from jaxattr.cli.interrupts import leave_on_interrupt
 from jaxattr.cli.listings import methods, models
 from jaxattr.cli.runs import evaluate, report, run
+from jaxattr.cli.storage import cache
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -16,5 +17,5 @@ def main(context: click.Context) -> None:
     context.with_resource(leave_on_interrupt())
 
 
-for command in (explain, run, evaluate, report, methods, models):
+for command in (explain, run, evaluate, report, methods, models, cache):
     main.add_command(command)

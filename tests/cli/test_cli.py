@@ -232,3 +232,33 @@ def test_names_of_classes_come_from_a_file(
     Path("names.txt").write_text("Katze \nKühe\n", "utf-8")
     run(photographs[0], "--target", "99", "--classes", "names.txt")
     assert given == ["Katze", "Kühe"]
+
+
+def test_the_cache_is_listed_and_cleared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("JAXATTR_CACHE", str(tmp_path))
+    ours = {
+        "downloads/resnet50-11ad3fa6.pth": 2**20,
+        "converted/resnet50-abc/manifest.json": 2**19,
+        "converted/resnet50-abc/d/0": 2**20,
+        "xla/jit_explain-0123-cache": 2**21,
+    }
+    theirs = ["downloads/thesis.pdf", "converted/holidays/cat.png", "xla/notes", "paper.tex"]
+    for name in (*ours, *theirs):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(ours.get(name, 7)))
+    cache = lambda *args: CliRunner().invoke(main, ["cache", *args]).output
+    assert (
+        cache().splitlines()
+        == cache("list").splitlines()
+        == [
+            str(tmp_path),
+            "       1.0 MiB  downloads: resnet50-11ad3fa6.pth",
+            "       1.5 MiB  weights: resnet50-abc",
+            "       2.0 MiB  programs: 1",
+            "       4.5 MiB  in all",
+        ]
+    )
+    assert cache("clear", "programs") == "deleted 1 entries, 2.0 MiB\n"
+    assert cache("clear") == "deleted 2 entries, 2.5 MiB\n"
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == {*theirs}
+    assert "in all" in cache()

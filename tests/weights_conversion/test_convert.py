@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -372,6 +373,23 @@ def test_damaged_entry_is_built_anew(source, monkeypatch, index, caplog):
     assert entries(source) == [entry]  # and nothing is left over
     forbid(monkeypatch)
     jax.tree.map(np.testing.assert_array_equal, first, cached(source))
+
+
+def test_a_full_disk_keeps_no_weights(source, monkeypatch, caplog):
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    with monkeypatch.context() as m:
+        m.setattr(shutil, "disk_usage", lambda _: usage)
+        first = cached(source)
+    assert re.search(r"not kept, and will be converted again: .* has 0 MiB of space", caplog.text)
+
+    def fail(*_):
+        raise ValueError("RESOURCE_EXHAUSTED: no space\nand so on")
+
+    with monkeypatch.context() as m:
+        m.setattr(weights_conversion.cache, "save", fail)
+        jax.tree.map(np.testing.assert_array_equal, first, cached(source))
+    assert "converted again: RESOURCE_EXHAUSTED: no space\n" in caplog.text
+    assert not entries(source)
 
 
 def test_cache_that_cannot_be_written(source, tmp_path, caplog):
