@@ -118,6 +118,8 @@ def need_key(key: Key | None, method: str) -> Key:
     """Return the key, or say that the method draws random numbers."""
     if key is None:
         raise ValueError(f"{method} draws random numbers: pass key=jax.random.key(seed)")
+    if not hasattr(key, "dtype"):
+        raise ValueError(f"key is {key!r}; expected a key of JAX, as key=jax.random.key(seed)")
     return key
 
 
@@ -273,7 +275,10 @@ def broadcast(
         >>> broadcast("baseline", 0.5, jnp.ones((1, 2)))
         Array([[0.5, 0.5]], dtype=float32)
     """
-    a, wanted = jnp.asarray(value, like.dtype), like.shape if shape is None else tuple(shape)
+    wanted = like.shape if shape is None else tuple(shape)
+    if not jnp.issubdtype(like.dtype, jnp.inexact):
+        _check_held(name, value, like.dtype)
+    a = jnp.asarray(value, like.dtype)
     try:
         return vary_like(jnp.broadcast_to(a, wanted), like)
     except ValueError:
@@ -281,6 +286,18 @@ def broadcast(
             f"{name} has shape {a.shape}, which does not broadcast to {wanted}; pass a number or "
             "an array of that shape"
         ) from None
+
+
+def _check_held(name: str, value: ArrayLike, dtype: np.dtype) -> None:
+    """Raise `ValueError` if an integer dtype rounds an option, or wraps it."""
+    if is_concrete(value):
+        with np.errstate(invalid="ignore"):
+            changed = np.asarray(value).astype(dtype) != np.asarray(value)
+        if changed.any():
+            raise ValueError(
+                f"{name} is {value}, which images of dtype {dtype} cannot hold: pass whole "
+                "numbers, or images of a float dtype"
+            )
 
 
 def vary_like(tree: T, like: Any) -> T:

@@ -39,13 +39,31 @@ def logit(logits: Array, target: Array) -> Array:
 
 
 def probability(logits: Array, target: Array) -> Array:
-    """Return the probability of the class, by softmax.
+    """Return the probability of the class, by softmax: of two logits or more.
 
     >>> import jax.numpy as jnp
     >>> probability(jnp.zeros((1, 4)), jnp.array([2])).item()
     0.25
     """
+    if logits.shape[-1] == 1:
+        raise ValueError(
+            "the softmax of one logit is 1 for every image: pass score=jaxattr.scores.sigmoid for "
+            "a binary classifier of one logit"
+        )
     return logit(jax.nn.softmax(logits), target)
+
+
+def sigmoid(logits: Array, target: Array) -> Array:
+    """Return the probability of the class by itself, by the logistic function of its logit.
+
+    For binary classifiers of one logit, of which the class is 0, and for labels that do not exclude
+    each other.
+
+    >>> import jax.numpy as jnp
+    >>> sigmoid(jnp.zeros((1, 1)), jnp.array([0])).item()
+    0.5
+    """
+    return jax.nn.sigmoid(logit(logits, target))
 
 
 def margin(logits: Array, target: Array) -> Array:
@@ -55,5 +73,9 @@ def margin(logits: Array, target: Array) -> Array:
     >>> margin(jnp.array([[1.0, 4.0, 2.0]]), jnp.array([1])).item()
     2.0
     """
+    if logits.shape[-1] == 1:
+        raise ValueError(
+            "a classifier of one logit has no other class: pass score=jaxattr.scores.logit"
+        )
     others = jnp.where(chosen(logits, target), -jnp.inf, logits)
     return logit(logits, target) - others.max(-1)

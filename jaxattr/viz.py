@@ -192,6 +192,8 @@ def _layout(count: int, columns: int, size: tuple[int, int]) -> tuple[Figure, li
 
     A pixel of the maps is a whole number of the figure's: nothing is blurred or left out.
     """
+    if columns < 1:
+        raise ValueError(f"columns is {columns}; expected at least 1")
     columns = min(count, columns)
     rows = -(-count // columns)
     tall = _PANEL * size[0] / size[1]

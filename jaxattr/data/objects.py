@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,15 +24,17 @@ class Objects(NamedTuple):
     difficult: np.ndarray
 
 
-def read_objects(xml: str | bytes) -> Objects:
-    """Read an annotation. In the files rows and columns start at 1 and the last ones are included.
+def read_objects(xml: str | bytes | Path) -> Objects:
+    """Read an annotation, or the file of it.
+
+    There rows and columns start at 1 and the last ones are included.
 
     Raises:
         ValueError: if the text is not such an annotation.
     """
     labels, boxes, difficult = [], [], []
     try:
-        root = ElementTree.fromstring(xml)
+        root = ElementTree.fromstring(xml.read_bytes() if isinstance(xml, Path) else xml)
         size = (_number(root, "size/height"), _number(root, "size/width"))
         for item in root.iter("object"):
             x0, y0, x1, y1 = (
@@ -41,7 +44,8 @@ def read_objects(xml: str | bytes) -> Objects:
             boxes.append((y0 - 1, x0 - 1, y1, x1))
             difficult.append(item.findtext("difficult", "0").strip() == "1")
     except (ElementTree.ParseError, ValueError) as error:
-        raise ValueError(f"not an annotation of PASCAL VOC: {error}") from None
+        name = f"{xml} is " if isinstance(xml, Path) else ""
+        raise ValueError(f"{name}not an annotation of PASCAL VOC: {error}") from None
     return Objects(
         size, tuple(labels), np.array(boxes, int).reshape(-1, 4), np.array(difficult, bool)
     )
@@ -58,6 +62,9 @@ def coco_boxes(annotations: Sequence[Mapping[str, Any]]) -> dict[int, np.ndarray
     Returns:
         From the number of a category to its boxes.
 
+    Raises:
+        ValueError: if a width or height is negative, or a number not finite.
+
     Example:
         >>> coco_boxes([{"category_id": 18, "bbox": [10.5, 20.0, 5.0, 4.0]}])[18].tolist()
         [[20, 10, 24, 16]]
@@ -65,6 +72,11 @@ def coco_boxes(annotations: Sequence[Mapping[str, Any]]) -> dict[int, np.ndarray
     found: dict[int, list[tuple[int, ...]]] = {}
     for a in annotations:
         x, y, width, height = a["bbox"]
+        if not (np.isfinite(a["bbox"]).all() and width >= 0 and height >= 0):
+            raise ValueError(
+                f"the box {list(a['bbox'])} of category {a['category_id']} is none: expected a "
+                "first column and row, a width and a height, as COCO has it"
+            )
         low, high = np.floor((y, x)), np.ceil((y + height, x + width))
         found.setdefault(a["category_id"], []).append((*low.astype(int), *high.astype(int)))
     return {category: np.array(boxes) for category, boxes in found.items()}
@@ -87,6 +99,7 @@ def coco_masks(
 
     Raises:
         ModuleNotFoundError: without `pycocotools`.
+        ValueError: if a segmentation is neither polygons nor a run-length code of that size.
     """
     try:
         from pycocotools import mask  # type: ignore[reportMissingModuleSource]
@@ -98,13 +111,43 @@ def coco_masks(
         ) from None
     found: dict[int, np.ndarray] = {}
     for a in annotations:
-        code: Any = a["segmentation"]
+        category, code = a["category_id"], a["segmentation"]
+        _check_segmentation(category, code, size)
         if isinstance(code, list) or isinstance(code["counts"], list):
             code = mask.frPyObjects(code, *size)
-        pixels = mask.decode(mask.merge(code) if isinstance(code, list) else code).astype(bool)
-        category = a["category_id"]
+        try:
+            pixels = mask.decode(mask.merge(code) if isinstance(code, list) else code).astype(bool)
+        except ValueError as error:
+            raise ValueError(f"the run-length code of category {category}: {error}") from None
         found[category] = found.get(category, np.zeros(size, bool)) | pixels
     return found
+
+
+def _check_segmentation(category: int, code: Any, size: tuple[int, int]) -> None:
+    """Raise `ValueError` unless a segmentation is one that pycocotools reads as it is meant."""
+    if isinstance(code, list):
+        if code and all(_is_polygon(points) for points in code):
+            return
+        wrong = f"{len(code)} polygons, one of fewer than three points" if code else "no polygons"
+    elif isinstance(code, Mapping) and {"counts", "size"} <= code.keys():
+        counts = code["counts"]
+        if tuple(code["size"]) != tuple(size):
+            wrong = f"a run-length code of size {list(code['size'])}"
+        elif isinstance(counts, list) and sum(counts) != size[0] * size[1]:
+            wrong = f"a run-length code of {sum(counts)} pixels"
+        else:
+            return
+    else:
+        wrong = f"a {type(code).__name__}"
+    raise ValueError(
+        f"the segmentation of an object of category {category} is {wrong}; expected polygons "
+        f"[[x1, y1, x2, y2, x3, y3, ...], ...] or a run-length code of size {list(size)}"
+    )
+
+
+def _is_polygon(points: Any) -> bool:
+    """Whether there are three points or more, in pairs: of two, pycocotools makes a box."""
+    return isinstance(points, list) and len(points) >= 6 and len(points) % 2 == 0
 
 
 def _number(element: ElementTree.Element, path: str) -> int:

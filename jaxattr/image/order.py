@@ -1,5 +1,7 @@
 """Order: the ranks of pixels, and the n-th smallest of many numbers without sorting them."""
 
+import math
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -23,7 +25,7 @@ def descending(scores: Array) -> Array:
         >>> descending(jnp.array([[[1.0, 3.0], [1.0, 2.0]]])).tolist()
         [[[2, 0], [3, 1]]]
     """
-    flat = scores.reshape(scores.shape[0], -1)
+    flat = scores.reshape(scores.shape[0], math.prod(scores.shape[1:]))
     order = jnp.argsort(-flat, axis=1, stable=True)
     places = jnp.broadcast_to(jnp.arange(flat.shape[1]), flat.shape)
     ranks = jnp.put_along_axis(jnp.zeros_like(order), order, places, axis=1, inplace=False)

@@ -38,4 +38,4 @@ def chunks(samples: int, size: int) -> Chunks:
 
 def joined(parts: Any, samples: int) -> Any:
     """Put the results `(chunks, size, ...)` of a loop over chunks together: `(samples, ...)`."""
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:samples], parts)
+    return jax.tree.map(lambda a: a.reshape(a.shape[0] * a.shape[1], *a.shape[2:])[:samples], parts)

@@ -62,4 +62,4 @@ def logits_of(network: Fun, images: Array) -> Array:
     The variants of an image stay together, so that a batch that is sharded over devices stays so.
     """
     logits = at_any_size(network, images.reshape(-1, *images.shape[2:]))
-    return at_least_float32(logits).reshape(*images.shape[:2], -1)
+    return at_least_float32(logits).reshape(*images.shape[:2], logits.shape[-1])

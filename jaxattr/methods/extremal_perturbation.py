@@ -89,6 +89,8 @@ def extremal_perturbation_details(
     Returns:
         `(x, target) -> Fit(attribution, masks, losses)`.
     """
+    if jnp.ndim(areas) == 0:
+        raise ValueError(f"areas is {areas}; expected several shares, as ({areas},)")
     areas = tuple(areas)
     if not areas or not all(0 < a < 1 for a in areas):
         raise ValueError(f"areas is {areas}; expected shares of the image between 0 and 1")

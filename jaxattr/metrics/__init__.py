@@ -23,7 +23,9 @@ Metrics of maps:
 - `boundary`: boundary_dependency. `roc`: roc_auc. `similarity`: rank_correlation, ssim.
 
 Around them: `annotations` reads boxes and masks, `alignment` brings maps to their size,
-`reductions` turns channels into one number, `results` has what metrics return, and means.
+`arguments` checks what metrics are given, `reductions` turns channels into one number, `results`
+has what metrics return, and means. Maps may be of any real dtype: all is computed in at least
+float32.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -81,6 +83,7 @@ from jaxattr.metrics.similarity import rank_correlation as rank_correlation
 from jaxattr.metrics.similarity import ssim as ssim
 from jaxattr.scores import logit as logit
 from jaxattr.scores import probability as probability
+from jaxattr.scores import sigmoid as sigmoid
 
 if not TYPE_CHECKING:
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxattr.image.resize import inside, resize, resize_each
+from jaxattr.metrics.arguments import booleans, fits_not, image_sizes
 from jaxattr.metrics.reductions import Reduction, finite, reduced
 from jaxattr.types import Array
 
@@ -14,13 +15,15 @@ class Aligned(NamedTuple):
 
     Attributes:
         scores: `(B, H, W)`, -inf outside the image.
+        mask: the masks, false outside the image.
         inside: which pixels belong to the image, bool `(B, H, W)`.
-        finite: whether all of a map is finite, `(B,)`.
+        valid: whether all of a map is finite, and its image of a size that fits the mask, `(B,)`.
     """
 
     scores: Array
+    mask: Array
     inside: Array
-    finite: Array
+    valid: Array
 
 
 def align(attribution: Array, mask: Array, sizes: Array | None, reduce: Reduction) -> Aligned:
@@ -37,17 +40,16 @@ def align(attribution: Array, mask: Array, sizes: Array | None, reduce: Reductio
         The maps, resized bilinearly with pixel centers at half-integers.
 
     Raises:
-        ValueError: if there is no mask for every map, or its dtype is not bool.
+        ValueError: if there is no mask for every map, its dtype is not bool, or a size does not
+            fit.
     """
     scores = reduced(attribution, reduce)
-    if mask.ndim != 3 or mask.dtype != bool or len(mask) != len(scores):
-        raise ValueError(
-            f"mask has shape {mask.shape} and dtype {mask.dtype}; expected bool "
-            f"({len(scores)}, height, width)"
-        )
+    mask = booleans("mask", mask, (len(scores), "height", "width"))
     size = mask.shape[1], mask.shape[2]
     if sizes is None:
-        return Aligned(resize(scores, size), jnp.ones(mask.shape, bool), finite(scores))
+        everywhere = jnp.ones(mask.shape, bool)
+        return Aligned(resize(scores, size), mask, everywhere, finite(scores))
+    sizes = image_sizes(sizes, mask)
     image = inside(size, sizes)
     enlarged = jnp.where(image, resize_each(scores, size, sizes), -jnp.inf)
-    return Aligned(enlarged, image, finite(scores))
+    return Aligned(enlarged, mask & image, image, finite(scores) & ~fits_not(sizes, size))

@@ -1,11 +1,14 @@
 """The objects of an image as the pointing game counts them."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxattr.contract import is_concrete
 from jaxattr.data.objects import read_objects
 from jaxattr.data.records import Record
 
@@ -36,20 +39,21 @@ class Annotation(NamedTuple):
     objects: tuple[Object, ...]
 
 
-def voc_annotation(xml: str | bytes) -> Annotation:
+def voc_annotation(xml: str | bytes | Path) -> Annotation:
     """Read an annotation of PASCAL VOC, or of ImageNet, which has the same format.
 
     Boxes that PASCAL flags as difficult belong to the object. In the files rows and columns start
     at 1 and the last ones are included.
 
     Args:
-        xml: the content of the file.
+        xml: the content of the file, or its path.
 
     Returns:
         The image's objects, one for each class, in the order of the file.
 
     Raises:
-        ValueError: if the text is not such an annotation.
+        ValueError: if the text is not such an annotation, or a box ends before it starts or lies
+            outside the image.
 
     Example:
         >>> box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>30</xmax><ymax>20</ymax></bndbox>"
@@ -102,6 +106,9 @@ def annotation(
         The same, with the examples and the difficult ones of them marked. On the test images of
         VOC2007 that is 7,013 and 2,230 examples, the published numbers.
 
+    Raises:
+        ValueError: if a box is empty or lies outside the image.
+
     Example:
         >>> boxes = {"cat": np.array([[0, 0, 90, 90]]), "dog": np.array([[0, 0, 9, 9]])}
         >>> [(o.label, o.difficult) for o in annotation((100, 100), boxes).objects]
@@ -110,6 +117,9 @@ def annotation(
     Reference:
         Zhang et al., Top-down neural attention by excitation backprop, ECCV 2016, section 4.1.
     """
+    boxes = {label: np.asarray(b) for label, b in boxes.items()}
+    for label, b in boxes.items():
+        _check_boxes(label, b, size)
     examples = boxes.keys() - (ignored or set())
 
     def difficult(label: str) -> bool:
@@ -118,7 +128,7 @@ def annotation(
 
     return Annotation(
         size,
-        tuple(Object(k, np.asarray(b), k in examples, difficult(k)) for k, b in boxes.items()),
+        tuple(Object(k, b, k in examples, difficult(k)) for k, b in boxes.items()),
     )
 
 
@@ -131,14 +141,23 @@ def box_masks(boxes: Any, size: tuple[int, int]) -> Any:
         size: height and width of the mask.
 
     Returns:
-        Bool `(..., H, W)`, of numpy for boxes of numpy.
+        Bool `(..., H, W)`, of jax for boxes of jax, else of numpy.
+
+    Raises:
+        ValueError: if the shape is another, or a known box ends before it starts.
 
     Example:
         >>> import numpy as np
         >>> box_masks(np.array([[0, 1, 2, 3], [0, 0, 0, 0]]), (2, 4)).astype(int).tolist()
         [[0, 1, 1, 0], [0, 1, 1, 0]]
     """
-    xp = np if isinstance(boxes, np.ndarray) else jnp
+    xp = jnp if isinstance(boxes, jax.Array) else np
+    boxes = xp.asarray(boxes)
+    if boxes.ndim < 2 or boxes.shape[-1] != 4:
+        raise ValueError(f"boxes have shape {boxes.shape}; expected (..., n, 4)")
+    if is_concrete(boxes) and not (sound := np.asarray(boxes[..., :2] <= boxes[..., 2:])).all():
+        wrong = np.asarray(boxes)[~sound.all(-1)][0]
+        raise ValueError(f"the box {wrong.tolist()} ends before it starts; expected {_BOX}")
     rows, columns = (
         (xp.arange(length) >= boxes[..., axis, None])
         & (xp.arange(length) < boxes[..., axis + 2, None])
@@ -147,6 +166,21 @@ def box_masks(boxes: Any, size: tuple[int, int]) -> Any:
     # the number of boxes at each pixel as a matrix product, which needs no memory for each box
     inside = rows.astype(np.float32).swapaxes(-1, -2) @ columns.astype(np.float32)
     return inside > 0
+
+
+_BOX = "[first row, first column, row after the last, column after the last]"
+
+
+def _check_boxes(label: str, boxes: np.ndarray, size: tuple[int, int]) -> None:
+    """Raise `ValueError` unless each box has a pixel of the image."""
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"the boxes of {label!r} have shape {boxes.shape}; expected (n, 4)")
+    first, end = np.maximum(boxes[:, :2], 0), np.minimum(boxes[:, 2:], size)
+    if not (sound := (first < end).all(1)).all():
+        raise ValueError(
+            f"the box {boxes[~sound][0].tolist()} of {label!r} has no pixel of the image of "
+            f"{size[0]} rows and {size[1]} columns; expected {_BOX}"
+        )
 
 
 def _area(boxes: np.ndarray) -> int:

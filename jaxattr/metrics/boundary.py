@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from jaxattr.image.order import descending
+from jaxattr.metrics.arguments import booleans, real
 from jaxattr.metrics.reductions import Reduction, finite, magnitude_sum, reduced
 from jaxattr.metrics.results import Score, scored
 from jaxattr.types import Array
@@ -66,5 +67,7 @@ def upper_half(score: Array, valid: Array) -> Array:
     Reference:
         TR-GBP, under review.
     """
+    score = real("score", score)
+    valid = booleans("valid", valid, score.shape)
     places = descending(jnp.where(valid, score, -jnp.inf)[None])[0]
     return valid & (places < (valid.sum() + 1) // 2)

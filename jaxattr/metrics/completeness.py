@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from jaxattr.contract import check_batch, resolve_baseline
+from jaxattr.metrics.arguments import real
 from jaxattr.metrics.results import Score, scored
 from jaxattr.scores import logit
 from jaxattr.tracing.transform import lowered
@@ -45,8 +46,11 @@ def completeness_error(
         x, target = jnp.asarray(x), jnp.asarray(target)
         check_batch(f, x, target)
         g = lowered(f)
-        gained = logit(g(x), target) - logit(g(resolve_baseline(baseline, x)), target)
-        a = jnp.asarray(attribution)
+        a = real("the attribution", attribution)
+        if a.ndim not in (3, 4) or len(a) != len(x):
+            raise ValueError(f"the attribution has shape {a.shape}; the images have {x.shape}")
+        here, there = (real("the logits", g(b)) for b in (x, resolve_baseline(baseline, x)))
+        gained = logit(here, target) - logit(there, target)
         return scored(jnp.abs(a.sum(tuple(range(1, a.ndim))) - gained))
 
     return measure

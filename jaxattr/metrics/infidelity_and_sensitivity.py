@@ -16,6 +16,7 @@ from jaxattr.contract import (
 from jaxattr.loops.chunks import chunks
 from jaxattr.loops.progress import Progress, report
 from jaxattr.loops.variants import evaluate_variants
+from jaxattr.metrics.arguments import check_range, real
 from jaxattr.metrics.results import Score, scored
 from jaxattr.scores import logit
 from jaxattr.tracing.transform import lowered
@@ -140,7 +141,7 @@ def infidelity(
     def measure(x: Array, target: Array, attribution: Array, *, key: Key) -> Score:
         x, target = jnp.asarray(x), jnp.asarray(target)
         check_batch(f, x, target)
-        a = jnp.asarray(attribution)
+        a = real("the attribution", attribution)
         a = a if a.ndim == 4 else a[..., None]
         if a.shape[:3] != x.shape[:3] or a.shape[3] not in (1, x.shape[3]):
             raise ValueError(f"the attribution has shape {a.shape}; the images have {x.shape}")
@@ -156,7 +157,7 @@ def infidelity(
         left, told = evaluate_variants(
             f, lambda key: x - taken(key), keys, read, chunk=chunk, progress=progress
         )
-        seen = logit(lowered(f)(x), target)[:, None] - left
+        seen = logit(real("the logits", lowered(f)(x)), target)[:, None] - left
         power = (told**2).mean(1)
         best = (told * seen).mean(1) / jnp.where(power > 0, power, 1)
         beta = best if rescale else jnp.ones_like(best)
@@ -207,17 +208,22 @@ def max_sensitivity(
     """
     check_positive("samples", samples)
     check_positive("chunk", chunk)
+    check_range("radius", radius, 0)
 
     def measure(x: Array, target: Array, *, key: Key) -> Score:
-        x = jnp.asarray(x)
+        x, target = jnp.asarray(x), jnp.asarray(target)
         check_images(x)
         ours, theirs = jax.random.split(need_key(key, "max_sensitivity"))
-        still = attribute(x, target, key=theirs)
+
+        def explain(x: Array) -> Array:
+            return real("the attribution", attribute(x, target, key=theirs))
+
+        still = explain(x)
         size = _norm(still)
 
         def change(key: Key) -> Array:
             noise = jax.random.uniform(key, x.shape[1:], x.dtype, -radius, radius)
-            return _norm(attribute(x + noise, target, key=theirs) - still)
+            return _norm(explain(x + noise) - still)
 
         def step(largest: Array, chunk_: tuple[Array, Key]) -> tuple[Array, None]:
             i, keys = chunk_

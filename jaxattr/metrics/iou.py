@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxattr.image.maps import heatmap
 from jaxattr.metrics.alignment import align
+from jaxattr.metrics.arguments import booleans, real
 from jaxattr.metrics.reductions import Reduction
 from jaxattr.metrics.results import Score, Segmentation, scored
 from jaxattr.types import Array
@@ -21,10 +22,23 @@ def positive_region(scores: Array) -> Array:
 
 
 def above_mean_region(scores: Array) -> Array:
-    """Mark the pixels with more evidence for the class than the mean of those that have any."""
-    evidence = jnp.maximum(scores, 0)
-    number = (scores > 0).sum((1, 2), keepdims=True)
-    return evidence > evidence.sum((1, 2), keepdims=True) / jnp.maximum(number, 1)
+    """Mark the pixels with at least the mean evidence for the class of those that have any.
+
+    What is equal to the mean up to rounding is marked: all the evidence of a flat or binary map.
+
+    Args:
+        scores: maps `(B, H, W)`, -inf where a pixel does not count.
+
+    Returns:
+        Bool `(B, H, W)`.
+    """
+    scores = real("scores", scores)
+    evidence = scores > 0
+    least = jnp.where(evidence, scores, jnp.inf).min((1, 2), keepdims=True, initial=jnp.inf)
+    # The sum of what exceeds the least has no rounding where there is no excess.
+    excess = jnp.where(evidence, scores - least, 0).sum((1, 2), keepdims=True)
+    mean = least + excess / jnp.maximum(evidence.sum((1, 2), keepdims=True), 1)
+    return evidence & (scores >= mean * (1 - 8 * jnp.finfo(scores.dtype).eps))
 
 
 def localization_iou(
@@ -52,7 +66,7 @@ def localization_iou(
         or the map not finite.
 
     Raises:
-        ValueError: if `mask` is not bool, or not one for every map.
+        ValueError: if a mask is not bool, or not one for every map, or a size does not fit.
 
     Example:
         >>> import jax.numpy as jnp
@@ -100,7 +114,7 @@ def segmentation_iou(
         is empty or the map not finite.
 
     Raises:
-        ValueError: if `mask` is not bool, or not one for every map.
+        ValueError: if a mask is not bool, or not one for every map, or a size does not fit.
 
     Example:
         >>> import jax.numpy as jnp
@@ -114,9 +128,12 @@ def segmentation_iou(
         AAAI 2021; Guillaumin, Kuettel and Ferrari, ImageNet auto-annotation, IJCV 2014.
     """
     found = align(attribution, mask, sizes, reduce)
-    counted = found.inside if void is None else found.inside & ~void
-    marked = region(jnp.where(counted, found.scores, -jnp.inf)) & counted
-    valid = (mask & counted).any((1, 2)) & found.finite
+    mask, counted = found.mask, found.inside
+    if void is not None:
+        counted &= ~booleans("void", void, mask.shape)
+    marked = region(jnp.where(counted, found.scores, -jnp.inf))
+    marked = booleans("what region returns", marked, mask.shape) & counted
+    valid = (mask & counted).any((1, 2)) & found.valid
     foreground = scored(_iou(marked, mask & counted), valid)
     background = scored(_iou(counted & ~marked, counted & ~mask), valid)
     return Segmentation(foreground.score, background.score, foreground.valid)

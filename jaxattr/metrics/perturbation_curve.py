@@ -60,7 +60,7 @@ def perturbation_curve(
         scores = reduced(attribution, reduce, x.shape[:3])
         ranks = descending(scores)[..., None]
         start, end = (resolve_baseline(images, x) for images in (before, after))
-        changed = counts(scores[0].size)
+        changed = counts(x.shape[1] * x.shape[2])
 
         def variant(count: Array) -> Array:
             return jnp.where(ranks < count, end, start)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from jaxattr.image.maps import heatmap
 from jaxattr.metrics.alignment import align
+from jaxattr.metrics.arguments import booleans, check_range, real
 from jaxattr.metrics.reductions import Reduction
 from jaxattr.metrics.results import Score, scored
 from jaxattr.types import Array
@@ -26,7 +27,8 @@ def pointing_game(
         attribution: maps `(B, h, w)` or `(B, h, w, C)` of any resolution.
         mask: where the class is, bool `(B, H, W)`, in the original image.
         sizes: heights and widths of the images, int `(B, 2)`, where `mask` is padded to a
-            common shape; no other size needs a new compilation.
+            common shape; no other size needs a new compilation. What a mask has outside them does
+            not count.
         tolerance: in pixels of the image.
         reduce: how the channels of an attribution become one number.
 
@@ -35,7 +37,7 @@ def pointing_game(
         `class_means` for the accuracy that is reported.
 
     Raises:
-        ValueError: if `mask` is not bool, or not one for every map.
+        ValueError: if `mask` is not bool, or not one for every map, or a size does not fit.
 
     Example:
         >>> import jax.numpy as jnp
@@ -49,10 +51,11 @@ def pointing_game(
         in TorchRay (Fong, Patrick and Vedaldi, ICCV 2019).
     """
     found = align(attribution, mask, sizes, reduce)
-    best = found.scores.reshape(len(mask), -1).argmax(1)
-    points = jnp.stack(jnp.unravel_index(best, mask.shape[1:]), -1)
-    hit = point_hits(points, mask, tolerance=tolerance)
-    return scored(hit.score, hit.valid & found.finite)
+    batch, height, width = found.mask.shape
+    best = found.scores.reshape(batch, height * width).argmax(1)
+    points = jnp.stack(jnp.unravel_index(best, (height, width)), -1)
+    hit = point_hits(points, found.mask, tolerance=tolerance)
+    return scored(hit.score, hit.valid & found.valid)
 
 
 def point_hits(points: Array, mask: Array, *, tolerance: float = 15) -> Score:
@@ -66,7 +69,10 @@ def point_hits(points: Array, mask: Array, *, tolerance: float = 15) -> Score:
         tolerance: in pixels; the inequality is strict, so that 0 never hits.
 
     Returns:
-        1 for a hit, 0 for a miss; no score where the mask is empty.
+        1 for a hit, 0 for a miss; no score where the mask is empty or the point not finite.
+
+    Raises:
+        ValueError: if `mask` is not bool, shapes do not fit or `tolerance` is negative.
 
     Example:
         >>> import jax.numpy as jnp
@@ -78,10 +84,16 @@ def point_hits(points: Array, mask: Array, *, tolerance: float = 15) -> Score:
         Zhang, Lin, Brandt, Shen and Sclaroff, Top-down neural attention by excitation backprop,
         ECCV 2016, section 4.1.
     """
+    check_range("tolerance", tolerance, 0)
+    points = real("points", points)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"points has shape {points.shape}; expected a row and a column for each")
+    mask = booleans("mask", mask, (len(points), "height", "width"))
     rows, columns = (jnp.arange(n) for n in mask.shape[1:])
     r, c = ((a - points[:, i, None]) ** 2 for i, a in enumerate((rows, columns)))
     near = r[:, :, None] + c[:, None, :] < tolerance**2
-    return scored((near & mask).any((1, 2)).astype(float), mask.any((1, 2)))
+    known = mask.any((1, 2)) & jnp.isfinite(points).all(1)
+    return scored((near & mask).any((1, 2)).astype(float), known)
 
 
 def energy_pointing_game(
@@ -122,9 +134,10 @@ def energy_pointing_game(
     Reference:
         Wang et al., Score-CAM, CVPR workshops 2020, section 4.3.
     """
+    check_range("cover", cover, 0, 1)
     found = align(attribution, mask, sizes, reduce)
     energy = jnp.maximum(found.scores, 0)
-    within, total = (e.sum((1, 2)) for e in (energy * mask, energy))
-    share = mask.sum((1, 2)) / found.inside.sum((1, 2))
-    valid = (share > 0) & (share <= cover) & (total > 0) & found.finite
+    within, total = (e.sum((1, 2)) for e in (energy * found.mask, energy))
+    share = found.mask.sum((1, 2)) / found.inside.sum((1, 2))
+    valid = (share > 0) & (share <= cover) & (total > 0) & found.valid
     return scored(within / jnp.where(total > 0, total, 1), valid)

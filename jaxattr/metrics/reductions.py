@@ -6,6 +6,7 @@ from typing import TypeAlias
 import jax.numpy as jnp
 
 from jaxattr.image.maps import heatmap
+from jaxattr.metrics.arguments import real
 from jaxattr.types import Array
 
 Reduction: TypeAlias = Callable[[Array], Array]
@@ -26,24 +27,27 @@ def reduced(attribution: Array, reduce: Reduction, shape: tuple[int, ...] | None
     """Reduce the channels of maps `(B, H, W)`, `(B, H, W, 1)` or `(B, H, W, C)`.
 
     Args:
-        attribution: the maps. Maps without channels are given one, so that `reduce` applies to
-            them too.
+        attribution: the maps, of any real dtype. Maps without channels are given one, so that
+            `reduce` applies to them too.
         reduce: the reduction.
         shape: `(B, H, W)` that they must have, or None for any.
 
     Returns:
-        `(B, H, W)`.
+        `(B, H, W)`, in at least float32.
 
     Raises:
-        ValueError: if they have another shape.
+        ValueError: if they have another shape, or what `reduce` returns has.
     """
-    a = jnp.asarray(attribution)
+    a = real("the attribution", attribution)
     if a.ndim not in (3, 4) or (shape is not None and a.shape[:3] != shape):
         expected = "(batch, height, width) or (batch, height, width, channels)"
         if shape is not None:
             expected = f"{shape} or {(*shape, 'channels')}, that of the images: see maps.resize"
         raise ValueError(f"the attribution has shape {a.shape}; expected {expected}")
-    return reduce(a if a.ndim == 4 else a[..., None])
+    scores = real("what reduce returns", reduce(a if a.ndim == 4 else a[..., None]))
+    if scores.shape != a.shape[:3]:
+        raise ValueError(f"reduce returned shape {scores.shape}; expected {a.shape[:3]}")
+    return scores
 
 
 def finite(scores: Array) -> Array:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from jaxattr.metrics.arguments import real
 from jaxattr.types import Array
 
 
@@ -79,6 +80,7 @@ def mean(score: Array, valid: Array) -> Mean:
         >>> m.mean.item(), m.number.item()
         (0.75, 2)
     """
+    score, valid = real("score", score), jnp.asarray(valid)
     count = valid.sum(-1)
     return Mean(_divide(jnp.where(valid, score, 0).sum(-1), count), count)
 
@@ -118,6 +120,7 @@ def class_means(score: Array, valid: Array, target: Array, *, classes: int) -> C
 
     Differs from TorchRay, where a class that no image has counts as 0.
     """
+    score, valid, target = real("score", score), jnp.asarray(valid), jnp.asarray(target)
     belongs = (target == jnp.arange(classes)[:, None]) & valid
     each = mean(jnp.broadcast_to(score, belongs.shape), belongs)
     return ClassMeans(mean(each.mean, each.number > 0).mean, each.mean, each.number)

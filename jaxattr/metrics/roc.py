@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from jaxattr.metrics.arguments import booleans, real
 from jaxattr.types import Array
 
 
@@ -12,12 +13,16 @@ def roc_auc(score: Array, positive: Array, *, valid: Array | None = None) -> Arr
 
     Args:
         score: `(N,)`.
-        positive: what the score should detect, bool `(N,)`, such as a wrong prediction.
+        positive: what the score should detect, `(N,)`, such as a wrong prediction: bools, or whole
+            numbers of which those above 0 are positive (0 and 1, or -1 and 1).
         valid: which of them count, bool `(N,)`; by default all.
 
     Returns:
         A number, exact to rounding; NaN unless there is a positive and a negative, and where a
         score that counts is NaN.
+
+    Raises:
+        ValueError: if shapes differ, or a dtype is another.
 
     Example:
         >>> import jax.numpy as jnp
@@ -27,7 +32,13 @@ def roc_auc(score: Array, positive: Array, *, valid: Array | None = None) -> Arr
     Reference:
         Fawcett, An introduction to ROC analysis, Pattern Recognition Letters 27(8), 2006.
     """
-    valid = jnp.ones(score.shape, bool) if valid is None else valid
+    score, positive = real("score", score), jnp.asarray(positive)
+    if score.ndim != 1:
+        raise ValueError(f"score has shape {score.shape}; expected one number for each, (N,)")
+    if jnp.issubdtype(positive.dtype, jnp.integer):
+        positive = positive > 0
+    positive = booleans("positive", positive, score.shape)
+    valid = jnp.ones_like(positive) if valid is None else booleans("valid", valid, score.shape)
     wanted, other = positive & valid, ~positive & valid
     negatives = jnp.sort(jnp.where(other, score, jnp.inf))
     number = other.sum()

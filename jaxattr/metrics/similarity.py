@@ -8,9 +8,12 @@ from jaxattr.deprecated import renamed_options
 from jaxattr.image.filters import gaussian, inner_matrix, rounded_reach
 from jaxattr.image.linear import separable
 from jaxattr.image.maps import heatmap
+from jaxattr.metrics.arguments import check_range
 from jaxattr.metrics.reductions import Reduction, finite, reduced
 from jaxattr.metrics.results import Score, scored
 from jaxattr.types import Array
+
+_FLOATS = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 def rank_correlation(a: Array, b: Array, *, reduce: Reduction = heatmap) -> Score:
@@ -42,7 +45,7 @@ def rank_correlation(a: Array, b: Array, *, reduce: Reduction = heatmap) -> Scor
         Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018.
     """
     a, b = _pair(a, b, reduce)
-    x, y = (_centered_ranks(s.reshape(len(s), -1)) for s in (a, b))
+    x, y = (_centered_ranks(s.reshape(len(s), s.shape[1] * s.shape[2])) for s in (a, b))
     size = jnp.sqrt((x**2).sum(1)) * jnp.sqrt((y**2).sum(1))
     valid = (size > 0) & finite(a) & finite(b)
     return scored((x * y).sum(1) / jnp.where(size > 0, size, 1), valid)
@@ -52,11 +55,12 @@ def box_window(*, size: int = 7) -> np.ndarray:
     """Return equal weights, the window that scikit-image's SSIM takes by default.
 
     Args:
-        size: their number.
+        size: their number, odd.
 
     Returns:
         `(size,)`, with the sum 1.
     """
+    _check_odd(size)
     return np.full(size, 1 / size)
 
 
@@ -77,7 +81,7 @@ def ssim(
     a: Array,
     b: Array,
     *,
-    data_range: float = 1.0,
+    data_range: float | None = None,
     weights: np.ndarray | None = None,
     sample_covariance: bool = True,
     reduce: Reduction = heatmap,
@@ -95,7 +99,8 @@ def ssim(
             and `maps.normalize`.
         b: maps to compare with, of the same height and width.
         data_range: L, the distance between the smallest and the largest value possible: 1 after
-            `unit_range`, 2 after `normalize`.
+            `unit_range`, 2 after `normalize`. By default that between the smallest and the largest
+            value of either map of an image. What is small beside it counts as equal.
         weights: of a window along each axis, an odd number with the sum 1: `box_window()`, or
             `gaussian_window()` as in the paper.
         sample_covariance: whether covariances are those of a sample, larger by n / (n - 1) for the
@@ -106,7 +111,8 @@ def ssim(
         Similarities in [-1, 1], 1 for equal maps; no score where a map is not finite.
 
     Raises:
-        ValueError: if the window is larger than the maps, or these differ in height or width.
+        ValueError: if the window is even or larger than the maps, these differ in height or width,
+            or `data_range` is not positive.
 
     Example:
         >>> import jax.numpy as jnp
@@ -119,11 +125,14 @@ def ssim(
         Processing 13(4), 2004.
     """
     a, b = _pair(a, b, reduce)
-    window = box_window() if weights is None else weights
+    window = box_window() if weights is None else np.asarray(weights)
+    _check_odd(*window.shape)
     if len(window) > min(a.shape[1:]):
         raise ValueError(f"the window has {len(window)} pixels, the maps have {a.shape[1:]}")
     number = len(window) ** 2
     unbias = number / (number - 1) if sample_covariance else 1.0
+    if data_range is not None:
+        check_range("data_range", data_range, *_FLOATS)
     valid = finite(a) & finite(b)
     # covariances do not depend on a shift; close to the mean they lose fewer digits
     low, high = (jnp.where(valid[:, None, None], s, 0) for s in (a, b))
@@ -132,10 +141,24 @@ def ssim(
     mx, my, xx, yy, xy = (_average(s, window) for s in (x, y, x * x, y * y, x * y))
     vx, vy, vxy = (unbias * v for v in (xx - mx * mx, yy - my * my, xy - mx * my))
     mx, my = mx + shift[0], my + shift[1]
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    reach = _reach(low, high) if data_range is None else data_range
+    c1, c2 = (0.01 * reach) ** 2, (0.03 * reach) ** 2
     similar = (2 * mx * my + c1) * (2 * vxy + c2)
     found = similar / ((mx**2 + my**2 + c1) * (vx + vy + c2))
     return scored(found.mean((1, 2)), valid)
+
+
+def _check_odd(*shape: int) -> None:
+    if len(shape) != 1 or shape[0] < 3 or shape[0] % 2 == 0:
+        raise ValueError(
+            f"the window has shape {shape}; expected an odd number of pixels, 3 or more"
+        )
+
+
+def _reach(a: Array, b: Array) -> Array:
+    """Return the range of both maps of each image, `(B, 1, 1)`; 1 where both are one constant."""
+    reach = jnp.ptp(jnp.concatenate([a, b], 1), (1, 2), keepdims=True)
+    return jnp.where(reach > 0, reach, 1)
 
 
 def _pair(a: Array, b: Array, reduce: Reduction) -> tuple[Array, Array]:
