@@ -89,7 +89,7 @@ def extremal_perturbation_details(
     Returns:
         `(x, target) -> Fit(attribution, masks, losses)`.
     """
-    if jnp.ndim(areas) == 0:
+    if isinstance(areas, int | float):
         raise ValueError(f"areas is {areas}; expected several shares, as ({areas},)")
     areas = tuple(areas)
     if not areas or not all(0 < a < 1 for a in areas):
