@@ -22,7 +22,7 @@ from jaxattr.cli.files import (
     output_names,
     writable_folder,
 )
-from jaxattr.cli.inputs import Photograph, find_class, find_photographs, read_classes
+from jaxattr.cli.inputs import SEEDS, Photograph, find_class, find_photographs, read_classes
 from jaxattr.cli.photographs import check_color, works
 from jaxattr.cli.running import keep_programs, program, timed
 
@@ -79,7 +79,7 @@ def _finite(_: click.Context, option: click.Parameter, value: float | None) -> f
 @click.option("--layer", help="The layer that CAMs draw.  [default: the last]")
 @click.option(
     "--seed",
-    type=click.IntRange(-(2**31), 2**32 - 1),
+    type=SEEDS,
     default=0,
     show_default=True,
     help="Of methods that draw random numbers.",

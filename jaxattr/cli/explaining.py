@@ -123,7 +123,7 @@ def _draw(
     file = run.folder / f"{work.name}{FIGURE}"
     write(file, lambda stream: figure.savefig(stream, format="png", metadata=text))
     said = ", ".join(f"{c} {100 * p:.1f} %" for c, p in listed)
-    click.echo(f"{file}: {said}")
+    click.echo(f"{click.format_filename(file)}: {said}")
 
 
 def is_done(folder: Path, name: str, titles: Sequence[str], made: Origin) -> bool:

@@ -8,12 +8,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+import click
+
 from jaxattr.cli.errors import reason
 from jaxattr.cli.files import is_own
 from jaxattr.data.images import SUFFIXES
 
 EXAMPLES = "skimage:"
 """What the name of one of scikit-image's own photographs starts with, as `skimage:chelsea`."""
+
+
+SEEDS = click.IntRange(-(2**31), 2**32 - 1)
+"""Of which JAX keeps 32 bits."""
 
 
 class Photograph(NamedTuple):

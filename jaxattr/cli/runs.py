@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jaxattr.cli.errors import no_traceback
-from jaxattr.cli.inputs import find_class
+from jaxattr.cli.inputs import SEEDS, find_class
 from jaxattr.cli.running import keep_programs, timed
 
 if TYPE_CHECKING:
@@ -43,7 +43,13 @@ _SHARD = "Part i of n independent processes: i/n, from 0/n.  [default: ask jax.d
 )
 @click.option("--channels", is_flag=True, help="Keep the channels of the maps, and not their sum.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first examples.")
-@click.option("--seed", default=0, show_default=True, help="Of methods that draw random numbers.")
+@click.option(
+    "--seed",
+    type=SEEDS,
+    default=0,
+    show_default=True,
+    help="Of methods that draw random numbers.",
+)
 @click.option("--shard", help=_SHARD)
 @click.option("--threads", type=click.IntRange(0), default=2, show_default=True, help="Readers.")
 def run(

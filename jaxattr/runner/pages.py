@@ -21,6 +21,9 @@ SIDE = 160
 """The longest side of a photograph in the gallery, in pixels."""
 
 
+_MARK = b'content="jaxattr report"'
+
+
 def report(
     out: str | Path,
     source: Source,
@@ -48,10 +51,14 @@ def report(
 
     Raises:
         FileNotFoundError: if the run is not there, or not done.
-        ValueError: if the run is in a bucket and no destination is given.
+        ValueError: if the run is in a bucket and no destination is given, or a file of another
+            origin is there.
     """
     if destination is None and "://" in str(out):
         raise ValueError(f"the page of {out} needs a place of its own: give a destination")
+    path = Path(destination) if destination is not None else Path(out) / "report.html"
+    if path.exists() and not (path.is_file() and _MARK in path.read_bytes()[:200]):
+        raise ValueError(f"{path} is there and was not written by `jaxattr report`")
     store = open_store(out)
     job = finished(store, out)
     target = store.open_array("target").read().result()
@@ -94,7 +101,6 @@ def report(
     }
     page = files("jaxattr.runner").joinpath("page.html").read_text()
     encoded = json.dumps(content, allow_nan=False, default=str).replace("<", "\\u003c")
-    path = Path(destination) if destination is not None else Path(out) / "report.html"
     draft = path.with_name(f".{path.name}.draft")
     draft.write_text(page.replace("__CONTENT__", encoded))
     draft.replace(path)

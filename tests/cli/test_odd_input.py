@@ -60,25 +60,17 @@ WORDS = (
     "two\nlines",
     "tab\t",
     "nul\0",
-    "\ud800",
+    "\udcff",
     "\N{RIGHT-TO-LEFT OVERRIDE}gnp",
     "/dev/null",
 )
 OPTIONS = [
-    "--model",
-    "--weights",
-    "--checkpoint",
-    "--classes",
-    "--method",
-    "--target",
-    "--out",
-    "--steps",
-    "--samples",
-    "--noise",
-    "--layer",
-    "--seed",
-    "--background",
-    "--batch",
+    *("--model", "--weights", "--checkpoint", "--classes", "--method", "--target", "--out"),
+    *("--steps", "--samples", "--noise", "--layer", "--seed", "--background", "--batch"),
+]
+RUN_OPTIONS = [
+    *("--data", "--split", "--model", "--method", "--option", "--target", "--out", "--dtype"),
+    *("--seed", "--shard"),
 ]
 FLAGS = ("--multi-label", "--overwrite", "--shared-scale")
 
@@ -91,11 +83,20 @@ def commands() -> list[list[str]]:
         + [word for o in draw.sample(OPTIONS, 3) for word in (o, draw.choice(WORDS))]
         for _ in range(60)
     ]
-    return [["explain", "one.png", "--method", "saliency", *c] for c in alone + several] + [
-        [command, word]
-        for command in ("methods", "models", "cache", "explain")
-        for word in WORDS[:9]
-    ]
+    run = ["run", "--data", "folder:in", "--out", "run", "--method", "saliency"]
+    whole = [[*run, o, draw.choice(WORDS)] for o in RUN_OPTIONS * 4]
+    whole += [["evaluate", draw.choice(WORDS), "--metrics", draw.choice(WORDS)] for _ in range(9)]
+    whole += [["report", draw.choice(WORDS), "--out", draw.choice(WORDS)] for _ in range(9)]
+    explained = [["explain", "one.png", "--method", "saliency", *c] for c in alone + several]
+    return (
+        explained
+        + whole
+        + [
+            [command, word]
+            for command in ("methods", "models", "cache", "explain")
+            for word in WORDS[:9]
+        ]
+    )
 
 
 @pytest.mark.usefixtures("instant", "photographs")

@@ -126,9 +126,13 @@ def test_a_run_must_be_there_and_done(tmp_path):
         evaluate(tmp_path, SOURCE, model, PREPARE, MEASURES)
 
 
-def test_the_page_holds_everything(run):
+def test_the_page_holds_everything(run, tmp_path):
     out, _ = run
     path = report(out, SOURCE, PREPARE, images=3)
+    (thesis := tmp_path / "thesis.html").write_text("mine")
+    with pytest.raises(ValueError, match=r"thesis.html is there and was not written by"):
+        report(out, SOURCE, PREPARE, images=3, destination=thesis)
+    assert report(out, SOURCE, PREPARE, images=3) == path
     page = path.read_text()
     assert path == out / "report.html"
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
