@@ -9,7 +9,6 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
@@ -17,6 +16,7 @@ from jaxattr.advice import advice
 from jaxattr.independence import Findings, examine
 from jaxattr.scores import chosen
 from jaxattr.tracing.frameworks import EVALUATION
+from jaxattr.tracing.varying import vary_like
 from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun, Key
 
 P = ParamSpec("P")
@@ -298,37 +298,6 @@ def _check_held(name: str, value: ArrayLike, dtype: np.dtype) -> None:
                 f"{name} is {value}, which images of dtype {dtype} cannot hold: pass whole "
                 "numbers, or images of a float dtype"
             )
-
-
-def vary_like(tree: T, like: Any) -> T:
-    """Let arrays vary from device to device as another one does, inside `jax.shard_map`.
-
-    A parameter that starts with the same value on every device counts as one parameter of them all
-    there, and its derivative is summed over the devices: each image would be explained by the
-    others as well.
-
-    Args:
-        tree: arrays.
-        like: an array, or its shape and dtype, that varies as the batch does.
-    """
-    axes = _varying(like)
-
-    def vary(a: Any) -> Any:
-        missing = tuple(axes - _varying(a))
-        if not missing:
-            return a
-        if hasattr(lax, "pcast"):
-            return lax.pcast(a, missing, to="varying")
-        return lax.pvary(a, missing)  # pyright: ignore[reportAttributeAccessIssue]
-
-    return jax.tree.map(vary, tree)
-
-
-def _varying(a: Any) -> frozenset:
-    """Return the axes of a mesh along which an array varies, by both names that JAX has had."""
-    aval = a if isinstance(a, jax.ShapeDtypeStruct) else jax.typeof(a)
-    kind = getattr(aval, "manual_axis_type", None)
-    return getattr(kind, "varying", None) or getattr(aval, "vma", None) or frozenset()
 
 
 def resolve_baseline(baseline: Baseline, x: Array) -> Array:

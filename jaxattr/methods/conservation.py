@@ -10,9 +10,9 @@ from jaxattr.contract import attribution, one_by_one, same_options
 from jaxattr.methods.lrp import composite_of, lrp_details
 from jaxattr.rules.assignment import assign
 from jaxattr.rules.composites import Composite
-from jaxattr.rules.propagation import logit, named, tapped, zeros
+from jaxattr.rules.propagation import logit, named, read, tapped, zeros
 from jaxattr.tracing.sites import Scope
-from jaxattr.tracing.transform import run_scope, trace
+from jaxattr.tracing.transform import run_scope
 from jaxattr.types import Array, Explanation, Fun
 
 
@@ -58,7 +58,7 @@ def conservation(f: Fun, **options: Any) -> Explanation[Conservation]:
 
 def _account(f: Fun, composite: Composite, x: Array, target: Array) -> Conservation:
     def one(x: Array, target: Array) -> Conservation:
-        scope = trace(f, x).scope
+        scope = read(f, x).scope
         rules = assign(composite, scope)
         logits, pull = jax.vjp(
             lambda x, *taps: run_scope(scope, tapped(rules, *taps), x)[0],

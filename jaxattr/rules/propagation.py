@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.contract import one_hot, vary_like, where_finite
-from jaxattr.rules.assignment import assign
+from jaxattr.rules.assignment import assign, ends
 from jaxattr.rules.composites import Composite
+from jaxattr.tracing.control_flow import written_out
 from jaxattr.tracing.local import Local, Rule, plain, refuse
 from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.sites import Scope
-from jaxattr.tracing.transform import run_scope, trace
+from jaxattr.tracing.transform import Traced, run_scope, trace
 from jaxattr.types import Array, Fun
 
 Start: TypeAlias = Callable[[Array, Array], Array]
@@ -37,6 +38,12 @@ def logit(logits: Array, target: Array) -> Array:
     return logits * one_hot(target, logits)
 
 
+def read(f: Fun, x: Any) -> Traced:
+    """Read a function; loops are written out if its first or last layer is in one."""
+    traced = trace(f, x)
+    return traced if all(ends(traced.scope)) else trace(f, x, write_out=written_out)
+
+
 def propagate(
     f: Fun,
     composite: Composite,
@@ -53,7 +60,7 @@ def propagate(
         target: classes `(B,)`.
         start: the relevance of the logits.
     """
-    traced = trace(f, x)
+    traced = read(f, x)
     rules = assign(composite, traced.scope)
     logits, pull = jax.vjp(lambda x: traced.run(rules, x), x)
     (a,) = pull(start(logits, target))
@@ -68,7 +75,7 @@ def propagate_layers(
     start: Start = logit,
 ) -> Relevance:
     """Return the relevance of the image and of the output of every operation, as `propagate`."""
-    scope = trace(f, x).scope
+    scope = read(f, x).scope
     rules = assign(composite, scope)
     a, found = cotangents(scope, rules, x, lambda logits: start(logits, target))
     return Relevance(a, named(scope, found))

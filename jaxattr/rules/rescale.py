@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxattr.tracing import interpret
+from jaxattr.tracing.control_flow import written_out
 from jaxattr.tracing.freeze import refuse_loops, selection
 from jaxattr.tracing.interpret import Program
 from jaxattr.tracing.local import Local, Rule, plain, refuse, with_backward
@@ -38,7 +39,7 @@ def read(f: Callable[..., Any], x: Array) -> Traced:
     Raises:
         UnsupportedOperation: if `f` has an activation, pool or product inside a loop.
     """
-    program, tree = interpret.read(f, x, inline=should_inline_remat)
+    program, tree = interpret.read(f, x, inline=should_inline_remat, write_out=written_out)
     traced = Traced(survey(_unstopped(program)), tree)
     refuse_loops(traced.scope)
     return traced

@@ -1,11 +1,14 @@
-"""Programs inside programs: scan, while, cond and remat, run again with new bodies."""
+"""Programs inside programs: scan, while, cond, shard_map and remat, run again with new bodies."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 
+from jaxattr.tracing import interpret
 from jaxattr.tracing.interpret import Equation, Program, Step, named
 from jaxattr.tracing.primitives import Call
 
@@ -85,6 +88,19 @@ def rerun(
         programs: its inner programs.
         functions: a replacement for each of them.
     """
+    run = named(equation, _run(equation, programs, functions))
+    return Step(run, equation.inputs, equation.outputs)
+
+
+def _run(
+    equation: Equation,
+    programs: Sequence[Program],
+    functions: Sequence[Callable[..., Sequence[Any]]],
+    *,
+    loop: Callable[..., Any] = lax.scan,
+    switch: Callable[..., Any] = lax.switch,
+) -> Callable[..., Any]:
+    """Return a loop, branch or remat as a function, with other ways to run turns or a branch."""
     params = equation.params
 
     def remat(*values: Any) -> Any:
@@ -92,7 +108,7 @@ def rerun(
         return jax.checkpoint(functions[0], policy=policy, prevent_cse=prevent_cse)(*values)
 
     def cond(index: Any, *values: Any) -> Any:
-        return lax.switch(index, functions, *values)
+        return switch(index, functions, *values)
 
     def scan(*values: Any) -> Any:
         n_constant = constants(equation, programs[0])
@@ -102,7 +118,7 @@ def rerun(
             out = tuple(functions[0](*values[:n_constant], *carry, *xs))
             return out[:n_carried], out[n_carried:]
 
-        carry, ys = lax.scan(
+        carry, ys = loop(
             body,
             tuple(values[n_constant : n_constant + n_carried]),
             tuple(values[n_constant + n_carried :]),
@@ -123,5 +139,43 @@ def rerun(
             tuple(values[len(values) - n_carried :]),
         )
 
-    run = {"cond": cond, "scan": scan, "while": while_}.get(equation.primitive, remat)
-    return Step(named(equation, run), equation.inputs, equation.outputs)
+    def shard_map(*values: Any) -> Any:
+        here = {k: params[k] for k in ("mesh", "in_specs", "out_specs", "check_vma")}
+        axes = params.get("newly_manual_axes", params.get("manual_axes"))
+        return jax.shard_map(lambda *a: tuple(functions[0](*a)), axis_names=axes, **here)(*values)
+
+    runs = {"cond": cond, "scan": scan, "while": while_, "shard_map": shard_map}
+    return runs.get(equation.primitive, remat)
+
+
+def written_out(equation: Equation) -> Callable[..., Sequence[Any]] | None:
+    """Return what a loop or branch computes, as a function without one.
+
+    The turns of a scan follow each other; all branches run, and one is selected. A loop of unknown
+    length, or one that would be longer than `_LONGEST` equations, is kept: None.
+    """
+    programs = interpret.bodies(equation, lambda _: False)
+    turns = {"scan": equation.params.get("length", 0), "cond": 1}.get(equation.primitive, 0)
+    if not 0 < turns * sum(len(p.equations) for p in programs) <= _LONGEST:
+        return None
+    functions = interpret.functions(equation)
+    return _run(equation, programs, functions, loop=_turns, switch=_selected)
+
+
+_LONGEST = 10_000
+
+
+def _turns(body: Callable, carry: Any, xs: Any, *, length: int, reverse: bool, unroll: Any) -> Any:
+    """Do what `lax.scan` does, turn by turn."""
+    ys: list[Any] = [None] * length
+    for i in reversed(range(length)) if reverse else range(length):
+        carry, ys[i] = body(carry, tuple(lax.index_in_dim(x, i, keepdims=False) for x in xs))
+    return carry, tuple(map(jnp.stack, zip(*ys, strict=True)))
+
+
+def _selected(index: Any, branches: Sequence[Callable[..., Any]], *values: Any) -> Any:
+    """Do what `lax.switch` does, by a selection where the index is not known."""
+    if not isinstance(index, Tracer):
+        return branches[int(index)](*values)
+    found = [branch(*values) for branch in branches]
+    return [lax.select_n(index, *outputs) for outputs in zip(*found, strict=True)]

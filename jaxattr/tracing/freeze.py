@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxattr.lowering import pools
 from jaxattr.lowering.transposes import linear
 from jaxattr.tracing import interpret
+from jaxattr.tracing.control_flow import written_out
 from jaxattr.tracing.dataflow import flow
 from jaxattr.tracing.degrees import homogeneous
 from jaxattr.tracing.factors import HELD, Hold
@@ -83,7 +84,8 @@ def freeze(f: Callable[[Array], Array], x: Array, *, hold: Hold = HELD) -> Froze
 
     Raises:
         UnsupportedOperation: if `f` multiplies two values of which none can be told to be the
-            factor, ends in a softmax, or has activations inside a loop: then there is no such view.
+            factor, ends in a softmax, or has activations inside a loop of unknown length or a
+            `shard_map`: then there is no such view.
         ValueError: if `hold` names what `f` does not have.
 
     Example:
@@ -92,7 +94,8 @@ def freeze(f: Callable[[Array], Array], x: Array, *, hold: Hold = HELD) -> Froze
         >>> frozen.logits(jnp.array([5.0, 5.0])), frozen.logits(jnp.array([5.0, 5.0]), bias=False)
         (Array([0., 4.], dtype=float32), Array([0., 5.], dtype=float32))
     """
-    traced, held = _parted(trace(f, x, inline=should_inline_remat, hold=hold), x)
+    read = trace(f, x, inline=should_inline_remat, write_out=written_out, hold=hold)
+    traced, held = _parted(read, x)
     refuse_loops(traced.scope)
     refused: dict[str, Rule] = dict.fromkeys((Kind.STATISTIC, Kind.UNKNOWN), refuse)
     refused |= {Kind.PRODUCT: undecided}
@@ -178,8 +181,10 @@ def refuse_loops(scope: Scope) -> None:
         for place in (p for inner in loop.scopes for p in every(inner)):
             if place.site is not None and place.site.kind in nonlinear:
                 raise UnsupportedOperation(
-                    f"`{place.site.op}` at {place.site.source} stands in a loop, where its slope "
-                    "is another in every turn: write the loop out"
+                    f"`{place.site.op}` at {place.site.source} stands in a "
+                    f"{loop.operation.leader.primitive}, where its slope is another in every turn "
+                    "or on every device: write out a loop of unknown or great length, and map the "
+                    "method over devices rather than a part of the model"
                 )
 
 

@@ -24,6 +24,8 @@ Atom: TypeAlias = int | Literal
 """A value of a program (a number) or a constant written into it."""
 Inline: TypeAlias = Callable[["Equation"], bool]
 """Whether to look inside a call that carries its own derivative, or a remat."""
+WriteOut: TypeAlias = Callable[["Equation"], Callable[..., Sequence[Any]] | None]
+"""From a loop or branch to a function of its inputs without one, or None to keep it."""
 V = TypeVar("V")
 
 
@@ -119,16 +121,19 @@ _CLASS = "eqx.nn."  # how Equinox names a layer's class, beside which it has a n
 _TRANSFORM = re.compile(r"\w+\(([^()]*)\)")
 
 
-def read(f: Callable, *args: Any, inline: Inline) -> tuple[Program, Any]:
+def read(
+    f: Callable, *args: Any, inline: Inline, write_out: WriteOut = lambda _: None
+) -> tuple[Program, Any]:
     """Trace `f` and return its program and the tree structure of its output.
 
     Args:
         f: any JAX function.
         *args: arrays or shapes to trace it with.
         inline: says of a `custom_jvp`, `custom_vjp` or remat call whether its body is inlined.
+        write_out: gives the function that takes the place of a loop.
     """
     closed, shape = jax.make_jaxpr(frameworks.entered(f), return_shape=True)(*args)
-    return _flatten(closed.jaxpr, closed.consts, inline), jax.tree.structure(shape)
+    return _flatten(closed.jaxpr, closed.consts, inline, write_out), jax.tree.structure(shape)
 
 
 def bodies(equation: Equation, inline: Inline) -> list[Program]:
@@ -136,7 +141,14 @@ def bodies(equation: Equation, inline: Inline) -> list[Program]:
     return [_flatten(*_opened(b), inline) for b in _bodies(equation.eqn)]
 
 
-def _flatten(jaxpr: Jaxpr, consts: Sequence[Any], inline: Inline) -> Program:
+def functions(equation: Equation) -> list[Callable[..., Sequence[Any]]]:
+    """Return the programs that an equation runs, as functions."""
+    return [functools.partial(eval_jaxpr, *_opened(b)) for b in _bodies(equation.eqn)]
+
+
+def _flatten(
+    jaxpr: Jaxpr, consts: Sequence[Any], inline: Inline, write_out: WriteOut = lambda _: None
+) -> Program:
     """Return the program of a jaxpr, its calls inlined."""
     numbers, serials = itertools.count(), itertools.count()
     equations: list[Equation] = []
@@ -170,10 +182,16 @@ def _flatten(jaxpr: Jaxpr, consts: Sequence[Any], inline: Inline) -> Program:
             inner = stack + eqn.source_info.name_stack
             e = Equation(eqn)
             default = _default_branch(eqn)
+            written = write_out(e) if e.row.call is Call.LOOP and default is None else None
             kept = e.row.call in (None, Call.LOOP) or (
                 e.row.call is not Call.INLINE and not inline(e)
             )
-            if default is None and kept:
+            if written is not None:
+                given = [v for v in eqn.invars if not isinstance(v, Literal)]
+                closed = jax.make_jaxpr(_of_variables(eqn, written))(*(v.aval for v in given))
+                known = with_constants(closed.jaxpr, closed.consts, (env[v] for v in given))
+                outputs = visit(closed.jaxpr, known, calls, inner, origin)
+            elif default is None and kept:
                 outputs = tuple(map(number, eqn.outvars))
                 equations.append(Equation(eqn, inputs, outputs, _path(inner), calls, stack, origin))
             else:
@@ -295,6 +313,16 @@ def named(equation: Equation, run: Callable[..., Any]) -> Callable[..., Any]:
             return run(*values)
 
     return inside
+
+
+def _of_variables(eqn: JaxprEqn, run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of an equation's inputs as one of those that are not written into it."""
+
+    def of_variables(*values: Any) -> Any:
+        given = iter(values)
+        return run(*(v.val if isinstance(v, Literal) else next(given) for v in eqn.invars))
+
+    return of_variables
 
 
 def inner_primitives(equation: Equation) -> set[str]:

@@ -14,6 +14,7 @@ from jaxattr.tracing.interpret import Equation, Program, Step, depending, restri
 from jaxattr.tracing.operations import Operation, extremum, is_layer
 from jaxattr.tracing.primitives import Form, Kind
 from jaxattr.tracing.sites import Place, Scope, Site
+from jaxattr.tracing.varying import vary_like
 from jaxattr.tracing.weights import Weighted, weighted
 
 
@@ -166,7 +167,8 @@ def _constant(operation: Operation, *operands: Any) -> Any:
 
     def run(e: Equation) -> Callable[..., Any]:
         if is_layer(e) and not changing.isdisjoint(e.outputs):
-            return lambda *values: [jnp.zeros(a.shape, a.dtype) for a in e.output_avals]
+            zero = lambda a: vary_like(jnp.zeros(a.shape, a.dtype), a)
+            return lambda *values: list(map(zero, e.output_avals))
         return partial(interpret.apply, e)
 
     zeros = map(jnp.zeros_like, operands[: operation.active])

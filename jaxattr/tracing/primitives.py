@@ -50,7 +50,7 @@ class Call(StrEnum):
     INLINE = "inline"
     DERIVATIVE = "derivative"  # it carries its own: kept whole, or inlined
     REMAT = "remat"  # computed again in the backward pass: kept whole, or inlined
-    LOOP = "loop"  # scan, while, cond
+    LOOP = "loop"  # scan, while, cond, shard_map
 
 
 class Row(NamedTuple):
@@ -77,7 +77,7 @@ _GROUPS = {
     "conv_general_dilated dot_general ragged_dot_general": Row(Kind.AFFINE),
     # linear without weights
     "reduce_sum reduce_window_sum cumsum scatter-add": Row(Kind.LINEAR, sign=Sign.ALL),
-    "fft": Row(Kind.LINEAR),
+    "fft psum psum_invariant reduce_scatter": Row(Kind.LINEAR),
     "pad concatenate stack scatter dynamic_update_slice": Row(
         Kind.LINEAR, sign=Sign.ALL, places=True
     ),
@@ -86,6 +86,7 @@ _GROUPS = {
     # structure: what only moves entries
     "reshape transpose slice squeeze broadcast_in_dim rev split tile unstack"
     " optimization_barrier": Row(Kind.STRUCTURE, sign=Sign.ALL),
+    "all_gather all_to_all ppermute": Row(Kind.STRUCTURE),
     "dynamic_slice gather device_put sharding_constraint reshard mesh_cast pvary": Row(
         Kind.STRUCTURE
     ),
@@ -116,7 +117,7 @@ _GROUPS = {
     "jit closed_call": Row(call=Call.INLINE),
     "custom_jvp_call custom_vjp_call": Row(call=Call.DERIVATIVE),
     "remat2": Row(call=Call.REMAT),
-    "scan while cond": Row(call=Call.LOOP),
+    "scan while cond shard_map": Row(call=Call.LOOP),
 }
 TABLE = {name: row for names, row in _GROUPS.items() for name in names.split()}
 """What a row says of a primitive that is not here: nothing."""

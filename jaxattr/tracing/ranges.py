@@ -40,8 +40,10 @@ def _walk(program: Program, start: dict[int, Range]) -> dict[int, Range]:
 
 
 def _of_literal(value: Any) -> Range:
-    a = np.asarray(value, float) if np.issubdtype(np.asarray(value).dtype, np.number) else None
-    return _ANY if a is None or np.isnan(a).any() else Range(float(a.min()), float(a.max()))
+    a = np.asarray(value)
+    if not np.issubdtype(a.dtype, np.number) or np.iscomplexobj(a) or np.isnan(a).any():
+        return _ANY
+    return Range(float(a.min()), float(a.max()))
 
 
 def _through(e: Equation, entering: Sequence[Range]) -> list[Range]:

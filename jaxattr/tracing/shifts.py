@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.tracing import dataflow
+from jaxattr.tracing.control_flow import written_out
 from jaxattr.tracing.degrees import homogeneous
 from jaxattr.tracing.interpret import Equation, restrict
 from jaxattr.tracing.local import Local, Rule, UnsupportedOperation
@@ -72,7 +73,7 @@ def shifted(f: Callable[[Array], Array], x: Array, activation: Rule) -> Shifted:
     Raises:
         UnsupportedOperation: if something is added where the first axis is not the batch.
     """
-    traced = trace(f, x)
+    traced = trace(f, x, write_out=written_out)
     found = {shift.site.position: shift for shift in _shifts(traced.scope)}
     for shift in found.values():
         _check_batch(shift.site, x.shape[0])

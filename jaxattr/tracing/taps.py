@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxattr.tracing import dataflow, interpret
-from jaxattr.tracing.control_flow import has_bodies
+from jaxattr.tracing.control_flow import has_bodies, written_out
 from jaxattr.tracing.dataflow import Flow
 from jaxattr.tracing.folding import fold
 from jaxattr.tracing.frameworks import unjitted
@@ -84,7 +84,8 @@ def split(
         rules: rules for the backward pass, as for `with_rules`.
 
     Raises:
-        ValueError: if the layer is unknown (the known ones are listed), ambiguous, or in a loop.
+        ValueError: if the layer is unknown (the known ones are listed), ambiguous, or in a loop
+            of unknown length.
     """
     program, tree, flow = _read(f, x, layer)
     known = roles(flow)
@@ -159,22 +160,20 @@ def taps(f: Callable[..., Any], layers: Sequence[str]) -> Callable[..., Taps]:
 
 
 def _read(f: Callable[..., Any], x: Any, *layers: str | None) -> tuple[Program, Any, Flow]:
-    """Read `f`, looking inside a remat only if a layer is not found outside.
+    """Read `f`, looking inside a remat or a loop only if a layer is not found outside.
 
-    A function under `jit` may have been traced before, when its modules had no names.
+    A function under `jit` may have been traced before, when its modules had no names. The default
+    layer may be anywhere.
     """
-    attempts = [(f, should_inline), (f, should_inline_remat), (unjitted(f), should_inline_remat)]
-    program, tree, flow = _flow(*attempts[0], x)
-    for g, inline in attempts[1:]:
-        if all(layer is None or _matches(flow, layer) for layer in layers):
-            break
-        program, tree, flow = _flow(g, inline, x)
-    return program, tree, flow
-
-
-def _flow(f: Callable[..., Any], inline: interpret.Inline, x: Any) -> tuple[Program, Any, Flow]:
-    program, tree = interpret.read(f, x, inline=inline)
-    return program, tree, dataflow.flow(program, program.inputs)
+    outside = [(f, should_inline, lambda _: None), (f, should_inline_remat, lambda _: None)]
+    inside = [(g, should_inline_remat, written_out) for g in (f, unjitted(f))]
+    attempts = [*([] if None in layers else outside), *inside]
+    while True:
+        (g, inline, write_out), *attempts = attempts
+        program, tree = interpret.read(g, x, inline=inline, write_out=write_out)
+        flow = dataflow.flow(program, program.inputs)
+        if not attempts or all(layer is None or _matches(flow, layer) for layer in layers):
+            return program, tree, flow
 
 
 def _find(flow: Flow, layer: str) -> int:
@@ -221,7 +220,7 @@ def _unknown(flow: Flow, layer: str) -> str:
     paths = dict.fromkeys(path[:n] for path, _ in _named(flow) for n in range(1, len(path) + 1))
     known = ["/".join(p) for p in paths]
     if any(_matches(inner, layer) for inner in _inside(flow)):
-        return f"layer {layer!r} is inside a loop, where its value is another in every turn"
+        return f"layer {layer!r} is inside a loop of unknown or great length, or a shard_map"
     if not known:
         return (
             f"layer {layer!r} is unknown: nothing in the function has a name; put the layer under "

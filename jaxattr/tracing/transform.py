@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxattr.lowering import LOWERED, materialize
 from jaxattr.tracing import control_flow, interpret
 from jaxattr.tracing.factors import Hold
-from jaxattr.tracing.interpret import Equation, Inline, Program, Step
+from jaxattr.tracing.interpret import Equation, Inline, Program, Step, WriteOut
 from jaxattr.tracing.local import Local, Rule, local, lowered_step, lowering, packed, plain, refuse
 from jaxattr.tracing.operations import Operation
 from jaxattr.tracing.primitives import Kind
@@ -66,7 +66,11 @@ class Traced(NamedTuple):
 
 
 def trace(
-    f: Callable[..., Any], *args: Any, inline: Inline = should_inline, hold: Hold | None = None
+    f: Callable[..., Any],
+    *args: Any,
+    inline: Inline = should_inline,
+    write_out: WriteOut = lambda _: None,
+    hold: Hold | None = None,
 ) -> Traced:
     """Read a function.
 
@@ -74,9 +78,10 @@ def trace(
         f: any JAX function.
         *args: its arguments, or their shapes; it is differentiated with respect to all of them.
         inline: which calls with a derivative of their own are looked into.
+        write_out: gives the function that takes the place of a loop.
         hold: which factors of products are held, as for `jaxattr.freeze`; by default none.
     """
-    program, tree = interpret.read(f, *args, inline=inline)
+    program, tree = interpret.read(f, *args, inline=inline, write_out=write_out)
     return Traced(survey(program, hold=hold), tree)
 
 

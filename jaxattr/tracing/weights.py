@@ -18,6 +18,7 @@ from jaxattr.tracing.dataflow import elementwise
 from jaxattr.tracing.folding import followed, weight_axes
 from jaxattr.tracing.interpret import Equation, Step, depending
 from jaxattr.tracing.operations import Operation
+from jaxattr.tracing.varying import vary_like
 from jaxattr.types import Array
 
 
@@ -98,7 +99,7 @@ def weighted(
         return apply(x, w) if taps is None else _rearranged(chain, start, taps(x, w))
 
     (made,) = leader.output_avals
-    shift, pull = jax.vjp(after, jnp.zeros(made.shape, made.dtype))
+    shift, pull = jax.vjp(after, vary_like(jnp.zeros(made.shape, made.dtype), made))
     (scale,) = pull(jnp.ones_like(shift))
     effective = weight * _along_weight(leader, active, scale, weight)
     channels = set(weight_axes(leader, active))

@@ -12,6 +12,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from jaxattr import UnsupportedOperation, freeze
 from jaxattr.catalogue import METHODS
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -89,3 +90,28 @@ def test_a_batch_over_a_mesh(name):
     split = jax.shard_map(explain, mesh=mesh, in_specs=batch, out_specs=batch)
     shape = jax.eval_shape(split, jnp.ones((2, 8, 8, 3)), jnp.array([0, 1])).shape
     assert shape[:3] == (2, 8, 8)
+
+
+@pytest.mark.parametrize("name", ["guided_backprop", "lrp", "excitation_backprop"])
+def test_a_shard_map_inside_the_model(name):
+    """Rules reach inside."""
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+    w, head = jax.random.normal(jax.random.key(1), (2, 3, 3))
+    layer = lambda x, w: jax.nn.relu(x @ w + 0.1)
+    mesh, batch = Mesh(np.array(jax.devices()[:1]), "batch"), P("batch")
+    split = jax.shard_map(layer, mesh=mesh, in_specs=(batch, P()), out_specs=batch)
+    maps = [
+        jax.jit(METHODS[name].function(lambda x, run=run: run(x, w).mean((1, 2)) @ head))(
+            x, jnp.array([0, 1])
+        )
+        for run in (layer, split)
+    ]
+    assert np.abs(maps[0]).max() > 0
+    np.testing.assert_allclose(*maps, rtol=1e-5, atol=1e-7)
+
+
+def test_a_shard_map_is_no_place_to_freeze():
+    mesh, batch = Mesh(np.array(jax.devices()[:1]), "batch"), P("batch")
+    split = jax.shard_map(jax.nn.relu, mesh=mesh, in_specs=batch, out_specs=batch)
+    with pytest.raises(UnsupportedOperation, match="stands in a shard_map"):
+        freeze(split, jnp.ones(2))

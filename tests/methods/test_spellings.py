@@ -10,6 +10,7 @@ from speed import mostly_slow
 from test_laws import METHODS, key_of
 
 import jaxattr
+from jaxattr import catalogue
 from jaxattr.rules.rescale import rescaled
 from jaxattr.tracing.taps import split
 
@@ -143,3 +144,49 @@ def test_a_magnitude_of_frequencies_is_refused():
     f = lambda x: abs(jnp.fft.fft(x.reshape(2, 108)))
     with pytest.raises(jaxattr.UnsupportedOperation, match="`abs`"):
         jaxattr.deeplift(f)(X, TARGET)
+
+
+BLOCKS = 0.5 * jax.random.normal(KEYS[3], (5, 3, 3))
+
+
+@jax.named_scope("block")
+def block(h, w):
+    return nn.relu(h + nn.relu(h @ w + 0.1) @ w - 0.1)
+
+
+def written_out(x):
+    for w in BLOCKS:
+        x = block(x, w)
+    return x.mean((1, 2)) @ HEAD
+
+
+def looped(x):
+    """The same by a `switch`, a `fori_loop` and a `scan`."""
+    h = lax.switch(jnp.array(1), [lambda h: h, lambda h: block(h, BLOCKS[0])], x)
+    h = lax.fori_loop(1, 3, lambda i, h: block(h, BLOCKS[i]), h)
+    h, _ = lax.scan(lambda h, w: (block(h, w), None), h, BLOCKS[3:])
+    return h.mean((1, 2)) @ HEAD
+
+
+UNREAD = {"noise", "paths", "perturbations"}  # what they ask of a function others ask too
+READING = [name for name, m in catalogue.METHODS.items() if m.facts.family not in UNREAD]
+
+
+@pytest.mark.parametrize("method", mostly_slow(READING, ["grad_cam", "rap", "fullgrad", "dmbp"]))
+def test_a_scan_over_layers_is_the_network_written_out(method):
+    assert_same_maps(method, written_out, looped)
+
+
+def test_a_layer_in_a_loop_is_that_of_the_last_turn():
+    layers = [split(f, X, layer="block") for f in (written_out, looped)]
+    values = [layer.before(X) for layer in layers]
+    np.testing.assert_allclose(*values, rtol=1e-6)
+    np.testing.assert_allclose(layers[1].after(values[0], X), written_out(X), rtol=1e-5)
+
+
+def test_a_branch_chosen_by_the_image_is_frozen_as_it_was_taken():
+    f = lambda x: lax.cond(x.sum() > 0, lambda x: nn.relu(x + 1), lambda x: 3 * x, x)
+    frozen = jaxattr.freeze(f, jnp.array([2.0, -3.0]))
+    np.testing.assert_array_equal(frozen.logits(jnp.array([5.0, 1.0])), [15, 3])
+    with pytest.raises(jaxattr.UnsupportedOperation, match="`select_n`"):
+        jax.vjp(rescaled(f, jnp.zeros(2)), jnp.ones(2))[1](jnp.ones(2))

@@ -74,7 +74,8 @@ def test_errors():
         taps(stack, ["taged"])(X)
     with pytest.raises(ValueError, match="nothing in the function has a name"):
         split(jnp.sin, X, layer="layer4")
-    loop = lambda x: scoped("blocks", lambda x: lax.map(scoped("relu", nn.relu), x))(x)
+    turn = lambda c: (scoped("relu", nn.relu)(c[0]), c[1] + 1)
+    loop = lambda x: lax.while_loop(lambda c: c[1] < 3, turn, (x, 0))[0]
     with pytest.raises(ValueError, match="inside a loop"):
         split(loop, X, layer="relu")
     twins = lambda x: scoped("a", scoped("c", jnp.sin))(x) + scoped("b", scoped("c", jnp.cos))(x)
