@@ -37,13 +37,15 @@ def random_model(torchvision: ModuleType, name: str, *, seed: int = 0, **options
     """
     import torch
 
-    with torch.device("meta"):
-        model = torchvision.models.get_model(name, **options)
-    model = model.to_empty(device="cpu").eval()
+    model = blank_model(torchvision, name, **options).eval()
+    if any(v.device.type == "meta" for v in model.state_dict().values()):
+        model = model.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
     for key, value in model.state_dict().items():
         if key.endswith("num_batches_tracked"):
             value.zero_()
+        elif not value.is_floating_point():
+            continue
         elif value.ndim > 1:
             reach = (6 / value[0].numel()) ** 0.5  # variance 2 / inputs, as He et al.
             value.uniform_(-reach, reach, generator=generator)
@@ -56,6 +58,14 @@ def random_model(torchvision: ModuleType, name: str, *, seed: int = 0, **options
         else:
             value.uniform_(-0.3, 0.3, generator=generator)
     return model
+
+
+def blank_model(torchvision: ModuleType, name: str, **options: Any) -> Any:
+    """Build a torchvision model without weights where its definition computes no value."""
+    import torch
+
+    with torch.device("cpu" if name.startswith(("regnet", "swin")) else "meta"):
+        return torchvision.models.get_model(name, **options)
 
 
 def arrays(model: Any) -> dict[str, np.ndarray]:

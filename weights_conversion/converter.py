@@ -47,7 +47,7 @@ def convert(
     Args:
         state: arrays by torch key, e.g. from `open_checkpoint`; one is read at a time.
         model: the model, or its skeleton from `nnx.eval_shape`; read, not changed.
-        rename: from a key of `state` to the model's own, where they differ.
+        rename: from a key of `state` to the model's own, where they differ; empty to leave it out.
         flatten: `{"classifier.0": (C, H, W)}`, the feature maps that a dense layer takes, by the
             layer's name in the model.
         dtype: of the parameters, e.g. `jnp.bfloat16`; by default the model's own. Running
@@ -111,6 +111,8 @@ def _rename(
     for key in state:
         if not key.endswith("num_batches_tracked"):
             name = rename(key) if rename else key
+            if not name:
+                continue
             if name in keys:
                 problems.append(f"ambiguous: {keys[name]} and {key} are both {name}")
             keys[name] = key

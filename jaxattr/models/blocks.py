@@ -54,6 +54,19 @@ class Sequential(nnx.List):
         return x
 
 
+class Named(nnx.Module):
+    """Layers applied in order under names of their own: `features/norm0`."""
+
+    def __init__(self, **layers: Callable[[Array], Array]):
+        self.order = tuple(layers)
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def __call__(self, x: Array) -> Array:
+        """Apply every layer."""
+        return through(self, x, *self.order)
+
+
 class Parts(NamedTuple):
     """The names of a classifier's children, in the order in which they are applied."""
 
@@ -67,7 +80,8 @@ class TorchLayout(NamedTuple):
 
     Attributes:
         last: The name of the last dense layer, whose width is the number of classes.
-        rename: From a checkpoint's key to the model's, where they differ.
+        rename: From a checkpoint's key to the model's, where they differ; empty for a key of what
+            the model does without, such as a second classifier that training alone needs.
         flatten: The feature maps `(C, H, W)` that a dense layer takes, by the layer's name.
     """
 
@@ -119,7 +133,7 @@ def head(model: Classifier, x: Array) -> Array:
 def conv(
     inputs: int,
     outputs: int,
-    size: int,
+    size: int | tuple[int, int],
     *,
     rngs: nnx.Rngs,
     stride: int = 1,
@@ -127,16 +141,17 @@ def conv(
     bias: bool = False,
     padding: int | str | None = None,
 ) -> nnx.Conv:
-    """Build a square convolution, padded by `size // 2` on every side as torch does.
+    """Build a convolution, padded by half of its sides, `size // 2`, as torch's models are.
 
     `padding="SAME"` is TensorFlow's: at stride 2 the odd row and column go bottom and right.
     """
+    sides = (size, size) if isinstance(size, int) else size
     return nnx.Conv(
         inputs,
         outputs,
-        (size, size),
+        sides,
         strides=(stride, stride),
-        padding=size // 2 if padding is None else padding,
+        padding=[(side // 2, side // 2) for side in sides] if padding is None else padding,
         feature_group_count=groups,
         use_bias=bias,
         kernel_init=_he_normal,
@@ -149,9 +164,38 @@ def batch_norm(channels: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> nnx.B
     return nnx.BatchNorm(channels, use_running_average=True, epsilon=epsilon, rngs=rngs)
 
 
-def linear(inputs: int, outputs: int, *, rngs: nnx.Rngs) -> nnx.Linear:
+def conv_norm(
+    inputs: int,
+    outputs: int,
+    size: int,
+    *,
+    rngs: nnx.Rngs,
+    stride: int = 1,
+    groups: int = 1,
+    epsilon: float = 1e-5,
+    activation: Callable[[Array], Array] | None = nnx.relu,
+) -> Sequential:
+    """Build torchvision's `Conv2dNormActivation`: convolution, BatchNorm, activation if any."""
+    layers = [
+        conv(inputs, outputs, size, stride=stride, groups=groups, rngs=rngs),
+        batch_norm(outputs, epsilon=epsilon, rngs=rngs),
+    ]
+    return Sequential(layers if activation is None else [*layers, activation])
+
+
+def layer_norm(channels: int, *, rngs: nnx.Rngs, epsilon: float = 1e-6) -> nnx.LayerNorm:
+    """Build a LayerNorm of the last axis."""
+    return nnx.LayerNorm(channels, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
+
+
+def gelu(x: Array) -> Array:
+    """Return `x` times the normal distribution's function of it, exactly, as torch's GELU."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def linear(inputs: int, outputs: int, *, rngs: nnx.Rngs, bias: bool = True) -> nnx.Linear:
     """Build a dense layer."""
-    return nnx.Linear(inputs, outputs, kernel_init=_he_normal, rngs=rngs)
+    return nnx.Linear(inputs, outputs, use_bias=bias, kernel_init=_he_normal, rngs=rngs)
 
 
 def identity(x: Array) -> Array:
@@ -184,11 +228,12 @@ def max_pool(x: Array, *, size: int, stride: int, padding: int = 0, ceil: bool =
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, (1, stride, stride, 1), padded)
 
 
-def average_pool(x: Array, *, size: int, stride: int) -> Array:
-    """Average over square windows that lie within the maps."""
+def average_pool(x: Array, *, size: int, stride: int, padding: int = 0) -> Array:
+    """Average over square windows; what is padded counts as zero."""
+    around = (padding, padding)
     window, strides = (1, size, size, 1), (1, stride, stride, 1)
-    sums = jax.lax.reduce_window(x, 0.0, jax.lax.add, window, strides, "VALID")
-    return sums / size**2
+    padded = ((0, 0), around, around, (0, 0))
+    return jax.lax.reduce_window(x, 0.0, jax.lax.add, window, strides, padded) / size**2
 
 
 def global_average_pool(x: Array) -> Array:

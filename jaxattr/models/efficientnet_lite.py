@@ -24,6 +24,7 @@ from jaxattr.models.blocks import (
     linear,
     through,
 )
+from jaxattr.models.bottlenecks import round_channels
 from jaxattr.types import Array
 
 _STEM, _TOP = 32, 1280  # the stem and the last convolution are never scaled
@@ -119,17 +120,11 @@ def scaled_stages(width: float, depth: float) -> list[Stage]:
     ends = (STAGES[0], STAGES[-1])
     return [
         stage._replace(
-            channels=_round_channels(stage.channels * width),
+            channels=round_channels(stage.channels * width),
             repeats=stage.repeats if stage in ends else ceil(stage.repeats * depth),
         )
         for stage in STAGES
     ]
-
-
-def _round_channels(channels: float) -> int:
-    """Round to a multiple of eight, never by more than a tenth down."""
-    nearest = max(8, int(channels + 4) // 8 * 8)
-    return nearest if nearest >= 0.9 * channels else nearest + 8
 
 
 def _conv(inputs: int, outputs: int, size: int, *, rngs: nnx.Rngs, stride=1, groups=1) -> nnx.Conv:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import math
+from collections.abc import Mapping
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -58,19 +61,26 @@ class Published(NamedTuple):
         return self.filename.partition(".")[0][-8:]
 
 
-def _imagenet(
-    version: int, file: str, resize: int, parameters: int, size: float, top1: float, top5: float
-) -> Published:
+def _torchvision() -> tuple[Published, ...]:
+    table = files("jaxattr.models").joinpath("torchvision_weights.csv").read_text()
+    return tuple(map(_imagenet, csv.DictReader(table.splitlines())))
+
+
+def _imagenet(row: Mapping[str, str]) -> Published:
     return Published(
-        model=file.partition("-")[0],
-        weights=f"IMAGENET1K_V{version}",
-        url=_TORCHVISION + file,
-        preprocess=Preprocess(resize_size=resize, crop_size=224),
+        model=row["model"],
+        weights=row["weights"],
+        url=_TORCHVISION + row["file"],
+        preprocess=Preprocess(
+            resize_size=int(row["resize"]),
+            crop_size=int(row["crop"]),
+            resample=Image.Resampling[row["resample"].upper()],
+        ),
         classes=classes.IMAGENET,
-        parameters=parameters,
-        mebibytes=size,
-        top1=top1,
-        top5=top5,
+        parameters=int(row["parameters"]),
+        mebibytes=float(row["mebibytes"]),
+        top1=float(row["top1"]),
+        top5=float(row["top5"]),
     )
 
 
@@ -123,29 +133,15 @@ def _torchray(name: str, file: str, parameters: int) -> Published:
 
 # Of each model, the default comes last. Numbers: torchvision 0.28, the repositories of the CIFAR
 # weights and of EfficientNet-Lite; TorchRay names no sizes: they are those of the parameters.
-# torchvision's VGG-16 "IMAGENET1K_FEATURES" is left out: it has no classifier.
+# Left out are torchvision's VGG-16 "IMAGENET1K_FEATURES", which has no classifier, and weights of
+# ViT for larger images. Inception's parameters count its auxiliary classifier, GoogLeNet's do not.
 PUBLISHED = (
     _lite(0, 224, 4_652_008, 17.954, 75.1),
     _lite(1, 240, 5_416_680, 20.930, 76.7),
     _lite(2, 260, 6_092_072, 23.524, 77.6),
     _lite(3, 280, 8_197_096, 31.6, 79.8),
     _lite(4, 300, 13_006_568, 50.0, 81.5),
-    _imagenet(1, "vgg11-8a719046.pth", 256, 132_863_336, 506.840, 69.020, 88.628),
-    _imagenet(1, "vgg11_bn-6002323d.pth", 256, 132_868_840, 506.881, 70.370, 89.810),
-    _imagenet(1, "vgg13-19584684.pth", 256, 133_047_848, 507.545, 69.928, 89.246),
-    _imagenet(1, "vgg13_bn-abd245e5.pth", 256, 133_053_736, 507.590, 71.586, 90.374),
-    _imagenet(1, "vgg16-397923af.pth", 256, 138_357_544, 527.796, 71.592, 90.382),
-    _imagenet(1, "vgg16_bn-6c64b313.pth", 256, 138_365_992, 527.866, 73.360, 91.516),
-    _imagenet(1, "vgg19-dcbb9e9d.pth", 256, 143_667_240, 548.051, 72.376, 90.876),
-    _imagenet(1, "vgg19_bn-c79401a0.pth", 256, 143_678_248, 548.143, 74.218, 91.842),
-    _imagenet(1, "resnet18-f37072fd.pth", 256, 11_689_512, 44.661, 69.758, 89.078),
-    _imagenet(1, "resnet34-b627a593.pth", 256, 21_797_672, 83.275, 73.314, 91.420),
-    _imagenet(1, "resnet50-0676ba61.pth", 256, 25_557_032, 97.781, 76.130, 92.862),
-    _imagenet(2, "resnet50-11ad3fa6.pth", 232, 25_557_032, 97.790, 80.858, 95.434),
-    _imagenet(1, "resnet101-63fe2227.pth", 256, 44_549_160, 170.511, 77.374, 93.546),
-    _imagenet(2, "resnet101-cd907fc2.pth", 232, 44_549_160, 170.530, 81.886, 95.780),
-    _imagenet(1, "resnet152-394f9c45.pth", 256, 60_192_808, 230.434, 78.312, 94.046),
-    _imagenet(2, "resnet152-f82ba261.pth", 232, 60_192_808, 230.474, 82.284, 96.002),
+    *_torchvision(),
     _cifar10("resnet20-12fca82f.th", 269_722, 1.048, 91.73),
     _cifar10("resnet32-d509ac18.th", 464_154, 1.803, 92.63),
     _cifar10("resnet44-014dd654.th", 658_586, 2.557, 93.10),

@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 from speed import mostly_slow
-from torchvision_definitions import arrays, random_model
+from torchvision_definitions import arrays, blank_model, random_model
 
 import jaxattr
 from jaxattr import models
@@ -80,15 +80,56 @@ def test_logits_are_those_of_torchvision(torch, torchvision, name):
         np.testing.assert_allclose(forward(model, x), expected, rtol=0, atol=1e-4)
 
 
-TORCHVISIONS = [n for n in models.names() if n[:3] in ("vgg", "res") and n[-2:] not in ("07", "14")]
+# Larger families, as deep as they come smallest; what training alone needs has no options here.
+FAMILIES = {
+    "convnext_tiny": {},
+    "vit_b_32": {},
+    "swin_t": {},
+    "mobilenet_v3_small": {},
+    "mobilenet_v2": {},
+    "efficientnet_b0": {},
+    "efficientnet_b5": {},
+    "densenet121": {},
+    "inception_v3": {"transform_input": True, "init_weights": False},
+    "googlenet": {"transform_input": True, "init_weights": False},
+    "alexnet": {},
+    "squeezenet1_0": {},
+    "squeezenet1_1": {},
+    "regnet_y_400mf": {},
+    "resnext50_32x4d": {},
+    "wide_resnet50_2": {},
+}
 
 
-@pytest.mark.parametrize("name", TORCHVISIONS)
-def test_names_and_shapes_are_those_of_torchvision(torch, torchvision, name):
-    with torch.device("meta"):
-        reference = torchvision.models.get_model(name, num_classes=7)
-    wanted = {key: tuple(value.shape) for key, value in reference.state_dict().items()}
-    wanted = {key: shape for key, shape in wanted.items() if not key.endswith("_tracked")}
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_logits_are_torchs_up_to_rounding(torch, torchvision, name):
+    reference = random_model(torchvision, name, **FAMILIES[name])
+    model = models.skeleton(name)
+    layout = model.torch
+    state = convert(arrays(reference), model, rename=layout.rename, flatten=layout.flatten)
+    nnx.update(model, state)
+    for height, width in ((224, 224), (97, 131))[: 1 if name.startswith("vit") else 2]:
+        x = noise(height, width, count=1)
+        with torch.inference_mode():
+            expected = reference(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
+        scale = np.abs(expected).max()
+        assert expected.std() > 0.01 * scale > 0
+        np.testing.assert_allclose(forward(model, x), expected, rtol=0, atol=2e-5 * scale)
+
+
+TORCHVISION = list(dict.fromkeys(e.model for e in models.PUBLISHED if "pytorch.org" in e.url))
+QUICK = {"vgg16_bn", "resnet50", "convnext_tiny", "vit_b_32", "mobilenet_v3_small"}
+QUICK |= {"squeezenet1_1", "alexnet", "googlenet", "resnext50_32x4d"}
+
+
+@pytest.mark.parametrize("name", mostly_slow(TORCHVISION, QUICK))
+def test_names_and_shapes_are_those_of_torchvision(torchvision, name):
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    reference = blank_model(torchvision, name, num_classes=7, **options)
+    rename = models.skeleton(name).torch.rename or str
+    wanted = {rename(key): tuple(value.shape) for key, value in reference.state_dict().items()}
+    wanted = {key: wanted[key] for key in wanted if key and not key.endswith("_tracked")}
     torch_names = {"kernel": "weight", "scale": "weight", "bias": "bias"}
     torch_names |= {"mean": "running_mean", "var": "running_var"}
     found = {}
@@ -96,7 +137,7 @@ def test_names_and_shapes_are_those_of_torchvision(torch, torchvision, name):
         *parents, last = map(str, path)
         shape = variable.shape
         turned = (*shape[:-3:-1], *shape[:-2]) if last == "kernel" else shape
-        found[".".join([*parents, torch_names[last]])] = turned
+        found[".".join([*parents, torch_names.get(last, last)])] = turned
     assert found == wanted
 
 
@@ -269,6 +310,27 @@ def test_models_of_one_architecture_share_a_compiled_program(name):
 def test_what_is_no_batch_of_images_is_refused(x, words):
     with pytest.raises(ValueError, match=words):
         build("cifar_resnet20")(x)
+
+
+def test_images_of_another_size_have_no_positions_in_a_vision_transformer():
+    with pytest.raises(ValueError, match="positions for 7 x 7 patches, but the images have 4 x 7"):
+        jax.eval_shape(lambda m, x: m(x), models.skeleton("vit_b_32"), noise(128, 224))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("densenet121", "denselayer1.norm.1.weight", "denselayer1.norm1.weight"),
+        ("densenet121", "transition1.norm.weight", "transition1.norm.weight"),
+        ("vit_b_32", "mlp.linear_2.bias", "mlp.3.bias"),
+        ("vit_b_32", "self_attention.in_proj_weight", "self_attention.in_proj.weight"),
+        ("googlenet", "aux1.fc1.weight", ""),
+        ("inception_v3", "AuxLogits.fc.weight", ""),
+        ("swin_t", "attn.relative_position_index", ""),
+    ],
+)
+def test_keys_of_published_files_become_the_models(name, old, new):
+    assert models.skeleton(name).torch.rename(old) == new
 
 
 def test_an_image_too_small_for_vgg_is_refused():
