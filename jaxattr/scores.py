@@ -66,6 +66,20 @@ def sigmoid(logits: Array, target: Array) -> Array:
     return jax.nn.sigmoid(logit(logits, target))
 
 
+def probabilities(logits: Array, *, multi_label: bool = False) -> Array:
+    """Return the probabilities of all classes, `(B, K)`.
+
+    They are of a softmax where one class excludes the others, and logistic where none does: of
+    labels of which an image may have several, and of the one logit of a binary classifier.
+
+    >>> import jax.numpy as jnp
+    >>> probabilities(jnp.zeros((1, 4))).tolist(), probabilities(jnp.zeros((1, 1))).tolist()
+    ([[0.25, 0.25, 0.25, 0.25]], [[0.5]])
+    """
+    exclusive = not multi_label and logits.shape[-1] > 1
+    return jax.nn.softmax(logits) if exclusive else jax.nn.sigmoid(logits)
+
+
 def margin(logits: Array, target: Array) -> Array:
     """Return by how much the logit of the class exceeds the largest of the others.
 

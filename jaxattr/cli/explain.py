@@ -13,7 +13,7 @@ import jaxattr
 from jaxattr import catalogue
 from jaxattr.catalogue import Method
 from jaxattr.cli.errors import Incomplete, no_traceback
-from jaxattr.cli.explaining import Run, explain_batch, is_done, panels, probabilities
+from jaxattr.cli.explaining import Run, classifier, explain_batch, is_done, panels
 from jaxattr.cli.files import (
     FIGURE,
     Origin,
@@ -141,7 +141,7 @@ def explain(
         run = Run(
             net=net,
             classes=labels,
-            classify=program(model, probabilities(multi_label)),
+            classify=program(model, classifier(multi_label)),
             methods={s: program(s, panels(chain, options, key)) for s, chain in chains.items()},
             target=wanted,
             size=min(batch, len(photographs)),

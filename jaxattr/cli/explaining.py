@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-import jax
 import numpy as np
 
-from jaxattr import catalogue
+from jaxattr import catalogue, scores
 from jaxattr.catalogue import Method
 from jaxattr.cli.files import FIGURE, Origin, map_file, origin, save_map, text_of, write
 from jaxattr.cli.photographs import Work
@@ -41,16 +40,16 @@ class Run(NamedTuple):
     shared_scale: bool
 
 
-def probabilities(multi_label: bool) -> Callable[[Any, Array], Array]:
-    """Return `(net, x) -> (B, K)`: softmax of the logits, or sigmoid where classes are no rivals.
+def classifier(multi_label: bool) -> Callable[[Any, Array], Array]:
+    """Return `(net, x) -> (B, K)`, what a model finds likely.
 
-    A model of one output is asked whether something is there, so that its classes are no rivals.
+    Args:
+        multi_label: whether classes do not exclude each other; a model may say so itself.
     """
 
     def classify(net: Callable[[Array], Array], x: Array) -> Array:
-        logits = net(x)
-        rivals = not multi_label and logits.shape[-1] > 1
-        return jax.nn.softmax(logits) if rivals else jax.nn.sigmoid(logits)
+        several = multi_label or getattr(net, "multi_label", False)
+        return scores.probabilities(net(x), multi_label=several)
 
     return classify
 

@@ -16,6 +16,7 @@ from jaxattr.data.reading import shard as part_of
 from jaxattr.runner.devices import part, spread, with_weights
 from jaxattr.runner.store import Store, array_name, differences, open_store
 from jaxattr.runner.tables import Row, write_tables
+from jaxattr.scores import sigmoid
 from jaxattr.types import Array
 
 OF_MODEL = ("insertion", "deletion", "morf", "lerf", "completeness_error", "infidelity")
@@ -88,7 +89,8 @@ def evaluate(
         for name in measures
     }
     todo = sorted(set().union(*missing.values()))
-    programs = {name: _program(name, dict(options), model) for name, options in measures.items()}
+    alone = getattr(model, "multi_label", False) or len(job["classes"]) == 1
+    programs = {n: _program(n, dict(options), model, alone) for n, options in measures.items()}
     size = job["batch"]
     wanted = {b: pairs[b * size : (b + 1) * size] for b in todo}
     indices = np.concatenate(list(wanted.values())) if wanted else np.zeros(0, int)
@@ -174,12 +176,14 @@ def positions(store: Store, source: Source, length: int) -> np.ndarray:
     return positions
 
 
-def _program(name: str, options: dict[str, Any], model: Any) -> Callable[..., np.ndarray]:
-    """Return `(x, target, maps, truth) -> scores` of a metric."""
+def _program(
+    name: str, options: dict[str, Any], model: Any, alone: bool
+) -> Callable[..., np.ndarray]:
+    """Return `(x, target, maps, truth) -> scores` of a metric; a class may stand `alone`."""
     metric = getattr(metrics, name)
     if name in OF_MODEL:
-        if getattr(model, "multi_label", False):
-            options.setdefault("score", _sigmoid)
+        if alone:
+            options.setdefault("score", sigmoid)
 
         def of_model(model: Any, x: Array, target: Array, a: Array) -> Array:
             measure = metric(lambda x: model(x), **options)
@@ -198,10 +202,6 @@ def _program(name: str, options: dict[str, Any], model: Any) -> Callable[..., np
         return np.where(truth["mask"].any((1, 2)), of_truth(a, **given), np.nan)
 
     return measured
-
-
-def _sigmoid(logits: Array, target: Array) -> Array:
-    return metrics.logit(jax.nn.sigmoid(logits), target)
 
 
 def _truth(records: Sequence[Record], target: np.ndarray, preprocess: Any) -> dict[str, np.ndarray]:

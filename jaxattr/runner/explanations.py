@@ -21,7 +21,7 @@ from jaxattr.runner import jobs
 from jaxattr.runner.devices import Spread, part, spread, with_weights
 from jaxattr.runner.jobs import Job
 from jaxattr.runner.store import Store, array_name, open_store
-from jaxattr.scores import logit
+from jaxattr.scores import logit, probabilities
 from jaxattr.types import Array, Key
 
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
@@ -176,9 +176,7 @@ class _Programs:
 
     def __init__(self, job: Job, chains: Mapping[str, Any], model: Any, where: Spread):
         self.job, self.where, self.parts = job, where, 1
-        self.probabilities = (
-            jax.nn.sigmoid if getattr(model, "multi_label", False) else jax.nn.softmax
-        )
+        self.multi_label = getattr(model, "multi_label", False)
         self.classify = with_weights(self._classify, model, where)
         self.methods = {
             name: with_weights(self._method(chain, dict(job.methods[name])), model, where)
@@ -186,7 +184,7 @@ class _Programs:
         }
 
     def _classify(self, model: Any, x: Array, target: Array) -> dict[str, Array]:
-        likely = self.probabilities(model(x))
+        likely = probabilities(model(x), multi_label=self.multi_label)
         top = likely.argmax(-1)
         target = jnp.where(target < 0, top, target)
         return {

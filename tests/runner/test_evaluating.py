@@ -53,6 +53,21 @@ def run(tmp_path_factory):
     return out, rows
 
 
+def test_a_binary_classifier_has_logistic_scores(tmp_path):
+    def binary(x):
+        return model(x)[:, :1]
+
+    source = Source("made up", ("a",), range(2), read)
+    job = JOB._replace(methods={"saliency": {}}, target="top")
+    explain(job, source, binary, PREPARE, tmp_path, progress=False)
+    likely = open_store(tmp_path).open_array("probability").read().result()
+    x = np.stack([PREPARE(Image.fromarray(read(i).image)) for i in range(2)])
+    expected = 1 / (1 + np.exp(-binary(x)[:, 0]))
+    np.testing.assert_allclose(likely, expected, rtol=1e-5)
+    rows = evaluate(tmp_path, source, binary, PREPARE, {"insertion": {"step": 512}}, progress=False)
+    assert all(0 < row.score < 0.99 for row in rows)
+
+
 def test_scores_are_those_of_the_metrics(run):
     out, rows = run
     found = {(r.example, r.method, r.metric): r.score for r in rows}
