@@ -5,7 +5,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxattr.contract import attribution, attribution_of, one_hot, vary_like, where_finite
+from jaxattr.contract import (
+    attribution,
+    attribution_of,
+    one_by_one,
+    one_hot,
+    vary_like,
+    where_finite,
+)
 from jaxattr.facts import method
 from jaxattr.image.resize import resize_aligned
 from jaxattr.rules import gates
@@ -22,7 +29,8 @@ class FullGradients(NamedTuple):
         attribution: the map of `fullgrad`, `(B, H, W, 1)`.
         input: the gradient times the image, of the shape of `x`.
         biases: for each layer that adds something, by its module path, the gradient at its output
-            times what it adds, of the shape of that output.
+            times what it adds, of the shape of that output; with the batch in front, if some layer
+            has another axis there.
     """
 
     attribution: Array
@@ -39,15 +47,21 @@ def fullgrad_details(f: Fun) -> Explanation[FullGradients]:
 
     def explain(x: Array, target: Array, key: object) -> FullGradients:
         network = shifted(f, x, gates.gradient)
+        if not network.batched:
+            return one_by_one(f, one, x, target)
         zeros = {k: jnp.zeros(s.site.shape, s.site.dtype) for k, s in network.shifts.items()}
         logits, pull = jax.vjp(network.output, x, vary_like(zeros, x))
         gradient, biases = pull(one_hot(target, logits))
         size = (x.shape[1], x.shape[2])
         cam = _psi(gradient * x, size)
         for name, shift in network.shifts.items():
-            if len(shift.site.shape) == 4:
+            if len(shift.site.shape) == 4 and shift.batched:
                 cam += _psi(jnp.moveaxis(biases[name], shift.channel_axis, -1), size)
         return where_finite(FullGradients(cam.astype(x.dtype), gradient * x, biases), logits)
+
+    def one(x: Array, target: Array) -> FullGradients:
+        found = explain(x[None], target[None], None)
+        return jax.tree.map(lambda a: a[0] if a.shape[:1] == (1,) else a, found)
 
     return attribution(f, explain, has_rules=True)
 

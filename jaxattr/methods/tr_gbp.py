@@ -10,6 +10,7 @@ from jax import lax
 from jaxattr.contract import (
     attribution,
     attribution_of,
+    one_by_one,
     one_hot,
     same_options,
     vary_like,
@@ -77,6 +78,8 @@ def _layers(f: Fun, activation: Rule, top: int) -> Explanation[Layers]:
 
     def explain(x: Array, target: Array, key: object) -> Layers:
         network = shifted(f, x, activation)
+        if not network.batched:
+            return one_by_one(f, one, x, target)
         if not network.activations:
             raise ValueError("the function has no activation, so there is nothing to guide")
         spatial = {k: s for k, s in network.shifts.items() if _convolves(s)}
@@ -87,7 +90,7 @@ def _layers(f: Fun, activation: Rule, top: int) -> Explanation[Layers]:
             spread = {k: _spread(spatial[k], one) for k, one in ones.items()}
             for k, whole in wholes.items():
                 rank = len(network.shifts[k].site.shape)
-                spread[k] = lax.expand_dims(whole, range(1, rank))
+                spread[k] = lax.expand_dims(whole, range(1, rank)) if rank else whole.sum()
             return network.output(x, spread)
 
         y, pull = jax.vjp(logits, x, *vary_like((ones, wholes), x))
@@ -100,6 +103,9 @@ def _layers(f: Fun, activation: Rule, top: int) -> Explanation[Layers]:
         whole = sum((b.resized for b in biases.values()), image)
         found = where_finite((relative(whole), image, biases, rest), y)
         return Layers(found[0], classes, *found[1:])
+
+    def one(x: Array, target: Array) -> Layers:
+        return jax.tree.map(lambda a: a[0], explain(x[None], target[None], None))
 
     return attribution(f, explain, has_rules=True)
 
@@ -154,7 +160,7 @@ def tr_gbp(f: Fun, **options: Any) -> Attribution:
 
 def _convolves(shift: Shift) -> bool:
     """Whether what adds something is a layer on an image; a dense or lone one has a 1x1 kernel."""
-    return shift.site.kind is Kind.AFFINE and len(shift.site.shape) == 4
+    return shift.site.kind is Kind.AFFINE and len(shift.site.shape) == 4 and shift.batched
 
 
 def _size(shift: Shift) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from jaxattr.tracing import dataflow
 from jaxattr.tracing.control_flow import written_out
 from jaxattr.tracing.degrees import homogeneous
 from jaxattr.tracing.interpret import Equation, restrict
-from jaxattr.tracing.local import Local, Rule, UnsupportedOperation
+from jaxattr.tracing.local import Local, Rule
 from jaxattr.tracing.operations import Operation
 from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.roles import Role, roles
@@ -36,11 +36,13 @@ class Shift(NamedTuple):
         site: where it stands.
         layer: the equation that makes it a layer, or the last one of any other operation.
         channel_axis: of its output; the last where no convolution tells.
+        batched: whether the first axis of its output is the batch.
     """
 
     site: Site
     layer: Equation
     channel_axis: int
+    batched: bool
 
 
 class Shifted(NamedTuple):
@@ -52,11 +54,14 @@ class Shifted(NamedTuple):
             at the output of the operation, times its shift, summed to the shape of `grown[name]`.
             The value does not depend on `grown`.
         activations: how many activations the function has.
+        batched: whether what is added can be told apart image by image: all has the batch in front,
+            or there is but one image.
     """
 
     shifts: dict[str, Shift]
     output: Callable[[Array, Mapping[str, Array]], Array]
     activations: int
+    batched: bool
 
 
 def shifted(f: Callable[[Array], Array], x: Array, activation: Rule) -> Shifted:
@@ -69,14 +74,10 @@ def shifted(f: Callable[[Array], Array], x: Array, activation: Rule) -> Shifted:
         f: images to logits.
         x: the images, or their shape.
         activation: the backward rule for activations.
-
-    Raises:
-        UnsupportedOperation: if something is added where the first axis is not the batch.
     """
     traced = trace(f, x, write_out=written_out)
-    found = {shift.site.position: shift for shift in _shifts(traced.scope)}
-    for shift in found.values():
-        _check_batch(shift.site, x.shape[0])
+    batch = x.shape[0]
+    found = {shift.site.position: shift for shift in _shifts(traced.scope, batch)}
     paths = Counter(shift.site.name for shift in found.values())
     names = {p: _name(shift.site, paths) for p, shift in found.items()}
 
@@ -92,29 +93,23 @@ def shifted(f: Callable[[Array], Array], x: Array, activation: Rule) -> Shifted:
         return traced.run(dict.fromkeys(_RULED, rule), x)
 
     activations = sum(p.operation.kind is Kind.ACTIVATION for p in every(traced.scope))
-    return Shifted({names[p]: shift for p, shift in found.items()}, output, activations)
+    batched = batch == 1 or all(shift.batched for shift in found.values())
+    return Shifted({names[p]: shift for p, shift in found.items()}, output, activations, batched)
 
 
-def _shifts(scope: Scope) -> Iterator[Shift]:
+def _shifts(scope: Scope, batch: int) -> Iterator[Shift]:
     """Yield every place of a scope and of those inside it that adds something."""
     known = roles(dataflow.flow(scope.program, scope.program.inputs))
     for place in scope.places:
         for inner in place.scopes:
-            yield from _shifts(inner)
+            yield from _shifts(inner, batch)
         operation, site = place.operation, place.site
         if site is not None and _adds(operation):
             of_output = known.get(operation.outputs[0], ())
             last = len(site.shape) - 1
             channel = of_output.index(Role.CHANNEL) if Role.CHANNEL in of_output else last
-            yield Shift(site, operation.leader, channel)
-
-
-def _check_batch(site: Site, batch: int) -> None:
-    if site.shape[:1] != (batch,):
-        raise UnsupportedOperation(
-            f"`{site.op}` at {site.source} gives an array of shape {site.shape}, whose first axis "
-            f"is not the batch of {batch}: what it adds cannot be told apart image by image"
-        )
+            batched = site.shape[:1] == (batch,) and of_output[:1] == (Role.BATCH,)
+            yield Shift(site, operation.leader, channel, batched)
 
 
 def _name(site: Site, paths: Counter) -> str:

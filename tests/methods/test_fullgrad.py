@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from frameworks import FRAMEWORKS
-from jax import lax
+from jax import lax, nn
 from nets import NETS, RELU6S, load, plain
 from peers import peer, relative_error
 from precision import enable_x64
@@ -214,9 +214,52 @@ def test_the_value_does_not_depend_on_what_is_grown():
     np.testing.assert_allclose(*grown(x), rtol=1e-5)
 
 
-def test_the_batch_must_stay_in_front():
-    """Otherwise a term belongs to no image in particular."""
-    x, target = jnp.ones((2, 4, 4, 3)), jnp.array([0, 1])
-    f = lambda x: (x.reshape(8, 12) @ jnp.ones((12, 5)) + 1).reshape(2, -1)
-    with pytest.raises(jaxattr.UnsupportedOperation, match=r"shape \(8, 5\).*not the batch of 2"):
-        jaxattr.fullgrad(f)(x, target)
+W = 0.5 * jax.random.normal(jax.random.key(0), (5, 4, 4))
+BIAS = jnp.array([0.1, -0.2, 0.3, 0.1])
+
+
+def attention(x):
+    """By JAX's own function, whose sums have heads in front."""
+    h = nn.relu(x.reshape(-1, 16, 4) @ W[0] + BIAS)
+    q, k, v = ((h @ w + BIAS).reshape(-1, 16, 2, 2) for w in W[1:4])
+    a = nn.dot_product_attention(q, k, v).reshape(-1, 16, 4)
+    return nn.relu(h + a + BIAS).mean(1) @ W[4]
+
+
+def windows(x):
+    """Attention inside windows, which are in one axis with the batch."""
+    h = nn.relu(x @ W[0] + BIAS)
+    w = h.reshape(-1, 2, 2, 2, 2, 4).swapaxes(2, 3).reshape(-1, 4, 4)
+    q, k, v = (w @ u + BIAS for u in W[1:4])
+    a = (nn.softmax(q @ k.swapaxes(1, 2)) @ v).reshape(-1, 2, 2, 2, 2, 4)
+    return nn.relu(h + a.swapaxes(2, 3).reshape(-1, 4, 4, 4)).mean((1, 2)) @ W[4]
+
+
+def routed(x):
+    """A mixture of experts: the tokens of all images in one axis, the experts in front."""
+    h = (x @ W[0] + BIAS).reshape(-1, 4)
+    experts = nn.silu(jnp.einsum("td,edf->etf", h, W[2:4]) + BIAS)
+    mixed = jnp.einsum("te,etd->td", nn.softmax(h @ W[1][:, :2]), experts)
+    return nn.relu(mixed).reshape(-1, 16, 4).mean(1) @ W[4]
+
+
+def heads_first(x):
+    """Three heads in front of a batch of three."""
+    h = nn.relu(x.reshape(-1, 16, 4) @ W[0] + BIAS)
+    return nn.silu(jnp.einsum("btd,hde->hbte", h, W[1:4]) + BIAS).mean((0, 2)) @ W[4]
+
+
+@pytest.mark.parametrize(
+    "f", mostly_slow([attention, windows, routed, heads_first], [windows, heads_first])
+)
+def test_the_batch_may_be_any_axis_on_the_way(f):
+    """Batch = one by one, and the terms add up."""
+    x, target = jax.random.normal(jax.random.key(1), (3, 4, 4, 4)), jnp.array([1, 0, 2])
+    for method in (jaxattr.fullgrad_details, jaxattr.tr_gbp_details):
+        explain = jax.jit(method(f))
+        whole = explain(x, target)
+        single = [explain(x[i : i + 1], target[i : i + 1]).attribution for i in range(3)]
+        size = 1e-5 * abs(whole.attribution).max()
+        np.testing.assert_allclose(whole.attribution, jnp.concatenate(single), 1e-5, size)
+        if method is jaxattr.fullgrad_details:
+            np.testing.assert_allclose(total(whole), picked(f(x), target), 1e-4, 1e-6)
