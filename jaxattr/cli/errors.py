@@ -32,6 +32,8 @@ def no_traceback() -> Iterator[None]:
         where = f"{error.filename}: " if error.filename else ""
         raise Refused(f"{where}{reason(error)}") from error
     except (JaxRuntimeError, MemoryError) as error:
+        if isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
         raise Refused(f"{_first_line(error)}: a smaller --batch takes less memory") from error
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # Flax takes seconds to import: elsewhere only where it is us
 
 _DEFAULT = "saliency,integrated_gradients,guided_backprop,grad_cam"
 _MANY = 1_000_000
+_NAMED = 20  # photographs that went wrong, at the end; all are named when they do
 
 
 def _finite(_: click.Context, option: click.Parameter, value: float | None) -> float | None:
@@ -183,14 +184,15 @@ def explain(
         )
         first = True
         for _, alike in groupby(todo, key=lambda work: work.x.shape):
-            while batch_ := list(islice(alike, run.size)):
-                explain_batch(run, batch_, skip, first=first)
+            while some := list(islice(alike, run.size)):
+                explain_batch(run, some, skip, first=first)
                 first = False
     count = len(photographs)
     if before:
         click.echo(f"{len(before)} of {count} photographs were done before", err=True)
     if failed:
-        listed = "".join(f"\n  {what}" for what in failed)
+        more = f"\n  and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
+        listed = "".join(f"\n  {what}" for what in failed[:_NAMED]) + more
         raise Incomplete(f"of {count} photographs, these went wrong:{listed}")
 
 

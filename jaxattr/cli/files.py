@@ -1,6 +1,8 @@
 """The names of what is written, what a file says of its origin, and writing it."""
 
 import json
+import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
@@ -65,7 +67,9 @@ def origin(file: Path) -> Origin | None:
     try:
         if file.suffix == ".npy":
             with file.open("rb") as stream:
-                np.load(stream)  # the map
+                np.lib.format.read_magic(stream)
+                shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+                stream.seek(math.prod(shape) * dtype.itemsize, os.SEEK_CUR)
                 found = json.loads(np.load(stream).item())
         else:
             with Image.open(file) as image:

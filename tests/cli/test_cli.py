@@ -171,6 +171,18 @@ def test_bad_input_gets_one_sentence(
     assert not list(Path().rglob("*.npy"))
 
 
+def test_a_full_memory_is_told(tiny: models.Pretrained, photographs: list[str], monkeypatch):
+    def fail(message: str, *_: object):
+        raise jax.errors.JaxRuntimeError(message)
+
+    full = "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nand so on"
+    monkeypatch.setattr(models, "load", lambda *_, **__: fail(full))
+    said = refused(run(photographs[0]))
+    assert said == f"{full.splitlines()[0]}: a smaller --batch takes less memory"
+    monkeypatch.setattr(models, "load", lambda *_, **__: fail("INTERNAL: a fault"))
+    assert isinstance(run(photographs[0]).exception, jax.errors.JaxRuntimeError)
+
+
 def test_no_image_at_all_is_refused():
     assert "Missing argument 'IMAGE...'" in refused(run())
 
