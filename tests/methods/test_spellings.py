@@ -190,3 +190,35 @@ def test_a_branch_chosen_by_the_image_is_frozen_as_it_was_taken():
     np.testing.assert_array_equal(frozen.logits(jnp.array([5.0, 1.0])), [15, 3])
     with pytest.raises(jaxattr.UnsupportedOperation, match="`select_n`"):
         jax.vjp(rescaled(f, jnp.zeros(2)), jnp.ones(2))[1](jnp.ones(2))
+
+
+@pytest.mark.parametrize("guard", [jnp.nan_to_num, lambda a: jnp.where(jnp.isnan(a), 0, a)])
+@pytest.mark.parametrize("method", ["dmbp", "lpr"])
+def test_a_guard_against_nan_is_no_activation(guard, method):
+    """Its condition has no derivative, also where the activation is given a mask."""
+    net = lambda act: lambda x: act(x @ HEAD[:, :3] + 0.1).mean((1, 2)) @ HEAD
+    assert_same_maps(method, net(nn.relu), net(lambda z: guard(nn.relu(z))))
+
+
+MIRRORED = [
+    (lambda z: jnp.minimum(z, 0), lambda z: -nn.relu(-z)),
+    (nn.sigmoid, lambda z: 1 - nn.sigmoid(-z)),
+    (nn.log_sigmoid, lambda z: -nn.softplus(-z)),
+]
+
+
+@pytest.mark.parametrize("pair", MIRRORED, ids=["relu", "sigmoid", "log_sigmoid"])
+@pytest.mark.parametrize("method", ["deeplift", "dmbp"])
+def test_mirrored_activations_have_the_same_changes(method, pair):
+    assert_same_maps(method, *(lambda x, act=a: act(x @ HEAD).mean((1, 2)) for a in pair))
+
+
+@pytest.mark.parametrize("pair", MIRRORED[:2], ids=["relu", "sigmoid"])
+def test_mirrored_activations_are_other_units_to_a_rule_of_signs(pair):
+    """Guided backpropagation keeps the positive gradient of what is written as the activation."""
+    w = jnp.array([[2.0], [-1.0]])
+    f, g = (lambda x, act=a: act(x.reshape(1, 2)) @ w for a in pair)
+    x, target = jnp.full((1, 1, 2, 1), -1.0), jnp.array([0])
+    of_f, of_g = (jaxattr.guided_backprop(h)(x, target).ravel() for h in (f, g))
+    assert (of_f > 0).tolist() == [True, False]
+    assert (of_g < 0).tolist() == [False, True]
