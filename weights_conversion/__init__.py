@@ -6,7 +6,13 @@ from .cache import restore_or_convert as restore_or_convert
 from .cache import save as save
 from .checkpoints import open_checkpoint as open_checkpoint
 from .converter import convert as convert
+from .converter import problems as problems
+from .converter import torch_name as torch_name
 from .download import DownloadError as DownloadError
 from .download import fetch as fetch
 from .folders import cache_directory as cache_directory
+from .matching import Rename as Rename
+from .matching import classifier as classifier
+from .matching import renaming as renaming
+from .matching import without_prefix as without_prefix
 from .tensors import CheckpointError as CheckpointError

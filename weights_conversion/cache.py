@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from flax import nnx
 from .checkpoints import open_checkpoint
 from .converter import convert
 from .folders import cache_directory, sha256_of
+from .matching import Rename
+from .shards import files_of
 from .tensors import CheckpointError
 
-VERSION = 2
+VERSION = 3
 """Of the converter: raised when it gives other values, so that old entries are left alone."""
 
 _LOG = logging.getLogger(__name__)
@@ -37,21 +39,25 @@ def restore_or_convert(
     model: nnx.Module,
     *,
     name: str,
-    rename: Callable[[str], str] | None = None,
+    key: str | None = None,
+    ema: bool = True,
+    rename: Rename | None = None,
     flatten: Mapping[str, tuple[int, int, int]] | None = None,
     dtype: Any = None,
     directory: str | PathLike[str] | None = None,
 ) -> nnx.State:
     """Return `convert(open_checkpoint(path), model, ...)`, from the cache when it is there.
 
-    An entry belongs to the SHA-256 of the source, the model's name and skeleton, the dtype and the
+    An entry belongs to the source's SHA-256, the model's name and skeleton, the options and the
     version of the converter. It appears whole or not at all; one that was damaged since is built
     anew. Where the cache cannot be written the weights are converted each time.
 
     Args:
         path: the checkpoint.
         model: the model or its skeleton from `nnx.eval_shape`; read, not changed.
-        name: of the model; it stands for `rename`, which has no hash.
+        name: of the model; it stands for a `rename` that is a function, which has no hash.
+        key: as for `open_checkpoint`.
+        ema: as for `open_checkpoint`.
         rename: as for `convert`.
         flatten: as for `convert`.
         dtype: as for `convert`.
@@ -65,14 +71,17 @@ def restore_or_convert(
     kind = "" if dtype is None else np.dtype(dtype).name
     described = [(p, v.shape, str(v.dtype)) for p, v in nnx.to_flat_state(skeleton)]
     maps = sorted((flatten or {}).items())
-    key = json.dumps([VERSION, sha256_of(Path(path)), name, kind, maps, described])
-    entry = folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    names = sorted(rename.items()) if isinstance(rename, Mapping) else None
+    hashes = [sha256_of(file) for file in files_of(Path(path))]
+    whole = json.dumps([VERSION, hashes, name, key, ema, names, kind, maps, described])
+    entry = folder / f"{name}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
     if entry.exists():
         try:
             return restore(entry, model)
         except Exception as error:  # Orbax raises errors of many kinds; converting again is safe
             _LOG.warning("the cache entry %s is built anew: %s", entry, error)
-    state = convert(open_checkpoint(path), model, rename=rename, flatten=flatten, dtype=dtype)
+    checkpoint = open_checkpoint(path, key=key, ema=ema)
+    state = convert(checkpoint, model, rename=rename, flatten=flatten, dtype=dtype)
     try:
         shutil.rmtree(entry, ignore_errors=True)
         _check_room(state, folder)

@@ -1,5 +1,6 @@
 """Read a checkpoint into NumPy arrays, one at a time, without torch."""
 
+import logging
 import mmap
 import sys
 from collections.abc import Iterator, Mapping
@@ -8,28 +9,31 @@ from pathlib import Path
 
 import numpy as np
 
+from .choosing import Chosen, choose
+from .kinds_of_files import described
 from .legacy_format import is_legacy, read_legacy
 from .safetensors_format import is_safetensors, read_safetensors
+from .shards import Shards, is_index, read_index, resolve
 from .tensors import CheckpointError, Contents, Tensor, quote, verify, view
 from .zip_format import is_zip, read_zip
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights")
-"""Keys under which training scripts keep the state dict, the first that is there counts."""
-
-_PARALLEL = "module."  # what torch.nn.DataParallel puts before every key
-MAX_DEPTH = 3  # a state dict inside a dict inside a dict
+_LOG = logging.getLogger(__name__)
 
 
 class Checkpoint(Mapping[str, np.ndarray]):
-    """The arrays of a checkpoint by name, each read from the file when it is asked for."""
+    """The arrays of a checkpoint by name, each read from the file when it is asked for.
 
-    def __init__(
-        self, path: Path, file: mmap.mmap, contents: Contents, tensors: Mapping[str, Tensor]
-    ):
+    Attributes:
+        key: the keys that lead to the state dict in the file, joined by dots.
+        others: keys of other dicts in it that the model's weights could have been.
+    """
+
+    def __init__(self, path: Path, file: mmap.mmap, contents: Contents, chosen: Chosen):
         self._path = path
         self._file = file
         self._contents = contents
-        self._tensors = tensors
+        self._tensors: Mapping[str, Tensor]
+        self._tensors, self.key, self.others = chosen
         self._verified: set[str] = set()
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -48,19 +52,33 @@ class Checkpoint(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self._tensors)
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each array, of which none is read."""
+        return {name: tensor.shape for name, tensor in self._tensors.items()}
+
     def __repr__(self) -> str:
         return f"Checkpoint({str(self._path)!r}, {len(self)} arrays)"
 
 
-def open_checkpoint(path: str | PathLike[str]) -> Mapping[str, np.ndarray]:
+def open_checkpoint(
+    path: str | PathLike[str], *, key: str | None = None, ema: bool = True
+) -> Checkpoint | Shards:
     """Open a checkpoint of torch (zip or legacy format) or safetensors, recognized by content.
 
     A state dict inside a training checkpoint is found under its usual names (`state_dict`,
-    `model`, ...), and the prefix `module.` of `DataParallel` is taken off when every key has it.
-    torch is not needed, nothing in the file is run, and every number in it is checked.
+    `model`, ...). Where there is an average of the weights over training too (`state_dict_ema`,
+    `model_ema`, ...), it is taken, as timm does, and a warning of the log says so. Prefixes
+    `module.` and `_orig_mod.`, of `DataParallel` and `torch.compile`, are taken off when every
+    key has them. torch is not needed, nothing in the file is run, and every number in it is
+    checked. Objects that are no tensors, such as the options of a training script, are passed
+    over; inside the state dict they are an error.
 
     Args:
-        path: a local file; it must not be changed while its arrays are in use.
+        path: a local file; it must not be changed while its arrays are in use. Of a checkpoint in
+            several files, their index (`*.index.json`) or their folder.
+        key: where the state dict is in the file, as `"teacher"` or `"models.student"`.
+        ema: whether the average of the weights is preferred to the last ones.
 
     Returns:
         The arrays by name, in the file's order: read-only views of the mapped file, checked
@@ -68,16 +86,47 @@ def open_checkpoint(path: str | PathLike[str]) -> Mapping[str, np.ndarray]:
         ml_dtypes' types.
 
     Raises:
-        CheckpointError: the file is damaged, of an unknown form, holds no state dict, or asks for
-            more than tensors; for damage to the values themselves, when they are read.
+        CheckpointError: the file is damaged, of another kind, or holds no state dict; for damage to
+            the values themselves, when they are read.
     """
-    path = Path(path)
+    path = resolve(Path(path))
+    if is_index(path):
+        files = read_index(path)
+        opened = {file: _opened(file, key, ema=ema) for file in sorted(set(files.values()))}
+        for name, file in files.items():
+            if name not in opened[file]:
+                raise CheckpointError(f"{path}: {quote(name)} is not in {quote(file.name)}")
+        return Shards(path, {name: opened[file] for name, file in files.items()})
+    return _opened(path, key, ema=ema)
+
+
+def _opened(path: Path, key: str | None, *, ema: bool) -> Checkpoint:
     try:
         file, contents = _open(path)
-        tensors = find_state_dict(contents)
+        chosen = choose(contents.value, key=key, ema=ema)
+        _check_storages(chosen.tensors, contents)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return Checkpoint(path, file, contents, tensors)
+    if chosen.others:
+        _LOG.warning(
+            "%s: of its weights those of %r are taken; it has %s too, see key= and ema=",
+            path,
+            chosen.key,
+            ", ".join(map(repr, chosen.others)),
+        )
+    return Checkpoint(path, file, contents, chosen)
+
+
+def _check_storages(tensors: Mapping[str, Tensor], contents: Contents) -> None:
+    """Raise `CheckpointError` if a tensor lies outside its storage's bytes."""
+    for name, tensor in tensors.items():
+        storage = tensor.storage
+        region = contents.regions.get(storage.key)
+        if region is None or storage.end > region.size:
+            raise CheckpointError(
+                f"the storage of {quote(name)} needs {storage.end} bytes, but the file has "
+                f"{region.size if region else 0}: it is truncated or damaged"
+            )
 
 
 def _open(path: Path) -> tuple[mmap.mmap, Contents]:
@@ -93,37 +142,7 @@ def _open(path: Path) -> tuple[mmap.mmap, Contents]:
         return file, read_safetensors(path, file)
     if is_legacy(start):
         return file, read_legacy(file)
-    raise CheckpointError("it is no checkpoint of torch's or of safetensors")
-
-
-def find_state_dict(contents: Contents) -> dict[str, Tensor]:
-    """Find the tensors of a checkpoint; values that are none, such as counters, are left out.
-
-    A prefix `module.` that every key has is taken off.
-
-    Raises:
-        CheckpointError: there are none, or one lies outside its storage's bytes.
-    """
-    value = contents.value
-    if not isinstance(value, dict):
-        raise CheckpointError(f"it holds a {type(value).__name__}, not a state dict")
-    for _ in range(MAX_DEPTH):
-        inner = [value[name] for name in WRAPPERS if isinstance(value.get(name), dict)]
-        value = inner[0] if inner else value
-    tensors = {key: tensor for key, tensor in value.items() if isinstance(tensor, Tensor)}
-    if not tensors:
-        names = ", ".join(quote(str(key)) for key in list(value)[:10])
-        raise CheckpointError(f"it holds no state dict; its keys are: {names}")
-    for key, tensor in tensors.items():
-        if not isinstance(key, str):
-            raise CheckpointError("a tensor of its state dict has no name")
-        storage = tensor.storage
-        region = contents.regions.get(storage.key)
-        if region is None or storage.end > region.size:
-            raise CheckpointError(
-                f"the storage of {quote(key)} needs {storage.end} bytes, but the file has "
-                f"{region.size if region else 0}: it is truncated or damaged"
-            )
-    if all(key.startswith(_PARALLEL) for key in tensors):
-        return {key.removeprefix(_PARALLEL): tensor for key, tensor in tensors.items()}
-    return tensors
+    what = described(file[:64])
+    raise CheckpointError(
+        "it is no checkpoint of torch's or of safetensors" + (f", but {what}" if what else "")
+    )

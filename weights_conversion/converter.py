@@ -1,14 +1,15 @@
 """One converter for every model: a path in the NNX state is a key in the state dict."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from .matching import Rename, misfit, renaming, without_prefix
 from .tensors import CheckpointError, release
 
 NAMES: Mapping[str, str] = {
@@ -29,7 +30,7 @@ def convert(
     state: Mapping[str, np.ndarray],
     model: nnx.Module,
     *,
-    rename: Callable[[str], str] | None = None,
+    rename: Rename | None = None,
     flatten: Mapping[str, tuple[int, int, int]] | None = None,
     dtype: Any = None,
 ) -> nnx.State:
@@ -42,12 +43,15 @@ def convert(
     transposed convolution, `(I, O, *window)` in torch, becomes `(*window, I, O)` with each window
     reversed, as Flax applies it. torch flattens feature maps in the order C, H, W and Flax in
     the order H, W, C; `flatten` names the layers that this concerns. `num_batches_tracked` is
-    ignored; nothing else is, on either side.
+    ignored; nothing else is, on either side. What all keys begin with, as Lightning's `model.`, is
+    taken off where no name of the model appears before.
 
     Args:
         state: arrays by torch key, e.g. from `open_checkpoint`; one is read at a time.
         model: the model, or its skeleton from `nnx.eval_shape`; read, not changed.
-        rename: from a key of `state` to the model's own, where they differ; empty to leave it out.
+        rename: from a key of `state` to the model's own, where they differ: a function, or a dict
+            from how keys begin to what they become, as `{"backbone.": "", "head.": "fc."}`; an
+            empty name leaves an array out.
         flatten: `{"classifier.0": (C, H, W)}`, the feature maps that a dense layer takes, by the
             layer's name in the model.
         dtype: of the parameters, e.g. `jnp.bfloat16`; by default the model's own. Running
@@ -57,7 +61,8 @@ def convert(
         The parameters and running statistics, for `nnx.update(model, state)`.
 
     Raises:
-        CheckpointError: lists every missing, unused, mis-shaped and mis-typed key at once.
+        CheckpointError: some keys are missing, unused, mis-shaped or mis-typed: says in ten lines
+            how many fit, the first that do not, and what the file may call them.
 
     >>> model = nnx.eval_shape(lambda: nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
     >>> weights = {"weight": np.arange(6.0).reshape(2, 3), "bias": np.zeros(2)}
@@ -70,25 +75,11 @@ def convert(
       mis-shaped: weight is (3, 3), the model's (2, 3)
       unused: biases
     """
-    keys, problems = _rename(state, rename)
-    shapes, turned = dict(flatten or {}), _transposed(model)
-    matched = []
-    for path, variable in nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))):
-        *parents, last = map(str, path)
-        layer, name = ".".join(parents), ".".join([*parents, NAMES.get(last, last)])
-        key = keys.pop(name, None)
-        maps = shapes.pop(layer, None) if last == "kernel" else None
-        if key is None:
-            problems.append(f"missing: {name}")
-            continue
-        transposed = last == "kernel" and path[:-1] in turned
-        shape = _torch_shape(last, variable.shape, transposed)
-        problems += _misfits(key, state[key], shape, maps)
-        matched.append((path, variable, key, maps, transposed))
-    problems += [f"unused: {key}" for key in keys.values()]
-    problems += [f"flatten names no dense layer of the model: {layer}" for layer in shapes]
-    if problems:
-        raise CheckpointError("\n  ".join(["the checkpoint does not fit the model:", *problems]))
+    fit = _fit(state, model, rename, flatten)
+    if fit.problems:
+        raise CheckpointError(
+            misfit(fit.problems, len(fit.matched) - fit.wrong, fit.missing, fit.unused)
+        )
 
     def value(
         path: tuple[Any, ...], variable: nnx.Variable, key: str, maps: Any, transposed: bool
@@ -99,24 +90,80 @@ def convert(
             array = _reversed(array) if transposed else _kernel(array, maps)
         return jax.device_put(_copy(array, kind).reshape(variable.shape))
 
-    return nnx.from_flat_state([(m[0], m[1].replace(value(*m))) for m in matched])
+    return nnx.from_flat_state([(m[0], m[1].replace(value(*m))) for m in fit.matched])
 
 
-def _rename(
-    state: Mapping[str, Any], rename: Callable[[str], str] | None
-) -> tuple[dict[str, str], list[str]]:
-    """Return the state's keys by the model's names, and what is wrong with them."""
+def problems(
+    state: Mapping[str, np.ndarray],
+    model: nnx.Module,
+    *,
+    rename: Rename | None = None,
+    flatten: Mapping[str, tuple[int, int, int]] | None = None,
+) -> list[str]:
+    """Return all that `convert` would refuse of the same arguments, a line each."""
+    return _fit(state, model, rename, flatten).problems
+
+
+class _Fit(NamedTuple):
+    matched: list[tuple]
+    problems: list[str]
+    missing: list[str]
+    unused: list[str]
+    wrong: int
+
+
+def _fit(
+    state: Mapping[str, np.ndarray],
+    model: nnx.Module,
+    rename: Rename | None,
+    flatten: Mapping[str, tuple[int, int, int]] | None,
+) -> _Fit:
+    """Match the arrays of a state dict with the variables of a model."""
+    variables = nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
+    named = {path: torch_name(path) for path, _ in variables}
+    keys, found = _by_name(without_prefix(state, named.values(), renaming(rename)))
+    shapes, turned = dict(flatten or {}), _transposed(model)
+    matched, missing, wrong = [], [], 0
+    for path, variable in variables:
+        name, last = named[path], str(path[-1])
+        key = keys.pop(name, None)
+        maps = shapes.pop(".".join(map(str, path[:-1])), None) if last == "kernel" else None
+        if key is None:
+            missing.append(name)
+            found.append(f"missing: {name}")
+            continue
+        transposed = last == "kernel" and path[:-1] in turned
+        shape = _torch_shape(last, variable.shape, transposed)
+        misfits = _misfits(key, state[key], shape, maps)
+        found += misfits
+        wrong += bool(misfits)
+        matched.append((path, variable, key, maps, transposed))
+    found += [f"unused: {key}" for key in keys.values()]
+    found += [f"flatten names no dense layer of the model: {layer}" for layer in shapes]
+    return _Fit(matched, found, missing, list(keys.values()), wrong)
+
+
+def torch_name(path: Iterable[Any]) -> str:
+    """Return what torch calls the variable at a path of an NNX state.
+
+    >>> torch_name(("layer1", 0, "conv1", "kernel"))
+    'layer1.0.conv1.weight'
+    """
+    *parents, last = map(str, path)
+    return ".".join([*parents, NAMES.get(last, last)])
+
+
+def _by_name(names: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return the state's keys by the model's names, and which are ambiguous."""
     keys: dict[str, str] = {}
-    problems = []
-    for key in state:
-        if not key.endswith("num_batches_tracked"):
-            name = rename(key) if rename else key
-            if not name:
-                continue
-            if name in keys:
-                problems.append(f"ambiguous: {keys[name]} and {key} are both {name}")
-            keys[name] = key
-    return keys, problems
+    ambiguous = []
+    for key, name in names.items():
+        if not name:
+            continue
+        if name in keys:
+            ambiguous.append(f"ambiguous: {keys[name]} and {key} are both {name}")
+        keys[name] = key
+    return keys, ambiguous
 
 
 def _misfits(key: str, array: np.ndarray, shape: tuple[int, ...], maps: Any) -> list[str]:

@@ -1,26 +1,20 @@
 """A pickle machine that rebuilds tensors and plain containers, and nothing else.
 
 A pickle is a program. This one runs on lists, dicts, tuples, strings and numbers, and on the few
-names that torch writes for a tensor; no name is ever looked up in Python. `pickletools` of the
-standard library reads the opcodes.
+names that torch writes for a tensor; no name is ever looked up in Python. Anything else in it, such
+as the options of a training script, becomes an inert placeholder, `torch_names.Foreign`.
+`pickletools` of the standard library reads the opcodes.
 """
 
 import mmap
 import pickletools
-from collections.abc import Callable, Mapping
 from typing import IO, Any, NamedTuple
 
-import numpy as np
-
-from .tensors import DTYPES, CheckpointError, Storage, Tensor, quote, rebuild
+from .tensors import CheckpointError, Storage, Tensor
+from .torch_names import Foreign, call, dictionary, named, of, storage
 
 MAX_OPCODES = 2_000_000  # some 60,000 tensors
-
-
-class Global(NamedTuple):
-    """A name that a pickle asked for, `module.attribute`, and that is known."""
-
-    name: str
+MAX_COPIED = 2_000_000  # items of containers that calls copy, all together
 
 
 class Pickled(NamedTuple):
@@ -34,14 +28,14 @@ def unpickle(file: IO[bytes] | mmap.mmap) -> Pickled:
     """Run the pickle at the file's position and leave the file just after it.
 
     Raises:
-        CheckpointError: the pickle asks for a name that is no part of a tensor, for an operation
-            that no state dict needs, or is damaged.
+        CheckpointError: the pickle uses an operation that no state dict needs, builds more than
+            one could hold, or is damaged.
     """
     try:
         return _run(file)
     except CheckpointError:
         raise
-    except (ValueError, TypeError, LookupError, DeprecationWarning) as error:
+    except (ValueError, TypeError, LookupError, OverflowError, DeprecationWarning) as error:
         raise CheckpointError(f"its pickle is damaged: {str(error)[:100]}") from error
 
 
@@ -50,11 +44,20 @@ def _run(file: Any) -> Pickled:
     stack: list[Any] = []
     marks: list[list[Any]] = []
     memo: dict[int, Any] = {}
+    copied = 0
 
     def since_mark() -> list[Any]:
         nonlocal stack
         items, stack = stack, marks.pop()
         return items
+
+    def called(function: Any, arguments: Any) -> Any:
+        nonlocal copied
+        if isinstance(arguments, tuple):
+            copied += sum(len(a) for a in arguments if isinstance(a, list | tuple | dict))
+        if copied > MAX_COPIED:
+            raise CheckpointError(f"its pickle copies more than {MAX_COPIED} items")
+        return call(function, arguments)
 
     argument: Any
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
@@ -97,22 +100,37 @@ def _run(file: Any) -> Pickled:
                 stack.append(items)
             case "APPEND":
                 item = stack.pop()
-                _of(list, stack[-1]).append(item)
+                if not isinstance(stack[-1], Foreign):
+                    of(list, stack[-1]).append(item)
             case "APPENDS":
                 items = since_mark()
-                _of(list, stack[-1]).extend(items)
+                if not isinstance(stack[-1], Foreign):
+                    of(list, stack[-1]).extend(items)
+            case "EMPTY_SET":
+                stack.append(Foreign("builtins.set"))
+            case "ADDITEMS":
+                since_mark()
+                of(Foreign, stack[-1])
+            case "FROZENSET":
+                since_mark()
+                stack.append(Foreign("builtins.frozenset"))
+            case "BYTEARRAY8":
+                stack.append(Foreign("builtins.bytearray"))
             case "EMPTY_DICT":
                 stack.append({})
             case "DICT":
                 items = since_mark()
-                stack.append(_dict(zip(items[::2], items[1::2], strict=True)))
+                stack.append(dictionary(zip(items[::2], items[1::2], strict=True)))
             case "SETITEM":
                 key, value = stack[-2:]
                 del stack[-2:]
-                _of(dict, stack[-1]).update(_dict([(key, value)]))
+                if not isinstance(stack[-1], Foreign):
+                    of(dict, stack[-1]).update(dictionary([(key, value)]))
             case "SETITEMS":
                 items = since_mark()
-                _of(dict, stack[-1]).update(_dict(zip(items[::2], items[1::2], strict=True)))
+                if not isinstance(stack[-1], Foreign):
+                    pairs = zip(items[::2], items[1::2], strict=True)
+                    of(dict, stack[-1]).update(dictionary(pairs))
             case "PUT" | "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
             case "MEMOIZE":
@@ -120,99 +138,30 @@ def _run(file: Any) -> Pickled:
             case "GET" | "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
             case "GLOBAL":
-                stack.append(_known(argument.replace(" ", ".", 1)))
+                stack.append(named(*argument.split(" ", 1)))
             case "STACK_GLOBAL":
-                module, attribute = stack[-2:]
-                stack[-2:] = [_known(f"{_of(str, module)}.{_of(str, attribute)}")]
+                stack[-2:] = [named(*stack[-2:])]
             case "INST":
-                _known(argument.replace(" ", ".", 1))
-                raise CheckpointError("its pickle makes an instance, which no state dict needs")
+                since_mark()
+                stack.append(of(Foreign, named(*argument.split(" ", 1))))
+            case "OBJ":
+                stack.append(of(Foreign, since_mark()[0]))
             case "BINPERSID":
-                storage = _storage(*stack.pop())
-                storages.setdefault(storage.key, storage)
-                stack.append(storage)
+                found = storage(*of(tuple, stack.pop()))
+                if isinstance(found, Storage):
+                    storages.setdefault(found.key, found)
+                stack.append(found)
             case "REDUCE" | "NEWOBJ":
                 function, arguments = stack[-2:]
-                stack[-2:] = [_call(function, arguments)]
+                stack[-2:] = [called(function, arguments)]
+            case "NEWOBJ_EX":
+                stack[-3:] = [of(Foreign, stack[-3])]
             case "BUILD":
                 stack.pop()  # attributes of an OrderedDict (`_metadata`) or of a tensor
-                _of((dict, Tensor), stack[-1])
+                of((dict, Tensor, Foreign), stack[-1])
             case other:
                 raise CheckpointError(f"its pickle uses {other}, which no state dict needs")
     raise CheckpointError("its pickle has no end")
-
-
-def _of(kind: Any, value: Any) -> Any:
-    if not isinstance(value, kind):
-        raise CheckpointError(f"its pickle is damaged: a {type(value).__name__} is out of place")
-    return value
-
-
-def _dict(pairs: Any = ()) -> dict[Any, Any]:
-    # Keys that are tuples could cost exponential time to hash.
-    return {_of((str, int, float, bytes, type(None)), key): value for key, value in pairs}
-
-
-def _known(name: str) -> Global:
-    if name in CALLS or name in TYPES or name in KINDS:
-        return Global(name)
-    raise CheckpointError(
-        f"its pickle asks for {quote(name)}; only tensors are rebuilt and nothing else is run "
-        "(a checkpoint must hold a state dict, not a whole model)"
-    )
-
-
-def _call(function: Any, arguments: Any) -> Any:
-    name = _of(Global, function).name
-    if name not in CALLS:
-        raise CheckpointError(f"its pickle calls {quote(name)}, which builds no tensor")
-    return CALLS[name](*_of(tuple, arguments))
-
-
-def _storage(
-    kind: Any, dtype: Any, key: Any, device: Any, size: Any, window: Any = None
-) -> Storage:
-    """Rebuild a storage from torch's persistent id.
-
-    `window` is the legacy format's (key, start, size) of a storage that is a part of another.
-    """
-    dtype = TYPES.get(_of(Global, dtype).name, "")
-    if kind != "storage" or dtype == "":
-        raise CheckpointError("its pickle refers to something that is not a storage")
-    start, size = (0, size) if window is None else window[1:]
-    if not (type(start) is int and type(size) is int and start >= 0 and 0 <= size < 2**62):
-        raise CheckpointError("the start or size of a storage is not a count")
-    return Storage(_of(str, key), dtype, start, size)
-
-
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor:
-    if _of(Storage, storage).dtype is None:
-        raise CheckpointError("a tensor is rebuilt from a storage without a dtype")
-    return rebuild(storage, offset, shape, strides, storage.dtype, *rest[2:3])
-
-
-def _tensor_with_dtype(
-    storage: Any,
-    offset: Any,
-    shape: Any,
-    strides: Any,
-    grad: Any,
-    hooks: Any,
-    dtype: Any,
-    *rest: Any,
-) -> Tensor:
-    name = _of(Global, dtype).name
-    if name not in KINDS:
-        raise CheckpointError(f"a tensor's dtype is {name!r}, which is none")
-    return rebuild(storage, offset, shape, strides, KINDS[name], *rest[:1])
-
-
-def _first(value: Any, *rest: Any) -> Any:
-    return value
-
-
-def _subclass(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
-    return _call(function, arguments)
 
 
 _LITERALS = """
@@ -220,40 +169,3 @@ _LITERALS = """
     UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8
 """
 LITERALS = frozenset(_LITERALS.split())
-
-CALLS: Mapping[str, Callable[..., Any]] = {
-    "collections.OrderedDict": _dict,
-    "torch.Size": lambda shape: tuple(_of((tuple, list), shape)),
-    "torch.device": lambda *name: None,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _tensor_with_dtype,
-    "torch._utils._rebuild_parameter": _first,
-    "torch._utils._rebuild_parameter_with_state": _first,
-    "torch._tensor._rebuild_from_type_v2": _subclass,
-}
-
-KINDS: Mapping[str, np.dtype] = {f"torch.{name}": dtype for name, dtype in DTYPES.items()}
-
-TYPES: Mapping[str, np.dtype | None] = {
-    "torch.storage.UntypedStorage": None,
-    "torch.Tensor": None,
-    "torch.nn.parameter.Parameter": None,
-} | {
-    f"torch.{prefix}{name}Storage": DTYPES[dtype]
-    for prefix in ("", "cuda.")
-    for name, dtype in {
-        "Float": "float32",
-        "Double": "float64",
-        "Half": "float16",
-        "BFloat16": "bfloat16",
-        "Bool": "bool",
-        "Byte": "uint8",
-        "Char": "int8",
-        "Short": "int16",
-        "Int": "int32",
-        "Long": "int64",
-        "ComplexFloat": "complex64",
-        "ComplexDouble": "complex128",
-    }.items()
-}

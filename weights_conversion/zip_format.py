@@ -11,6 +11,7 @@ import struct
 import zipfile
 from pathlib import Path
 
+from .kinds_of_files import archive_described
 from .pickles import unpickle
 from .tensors import CheckpointError, Contents, Region, quote, verify
 
@@ -31,6 +32,8 @@ def read_zip(path: Path, file: mmap.mmap) -> Contents:
     entries = {entry.filename: entry for entry in listed}
     if len(entries) != len(listed):
         raise CheckpointError("its zip directory names an entry twice")
+    if what := archive_described(entries):
+        raise CheckpointError(f"it is {what}")
     roots = [name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl")]
     if len(roots) != 1:
         raise CheckpointError("it is a zip archive, but none that torch.save wrote: no data.pkl")

@@ -37,6 +37,7 @@ from .inception import inception_v3 as inception_v3
 from .inception_v1 import googlenet as googlenet
 from .loading import Pretrained as Pretrained
 from .loading import load as load
+from .loading import misfits as misfits
 from .loading import names as names
 from .loading import skeleton as skeleton
 from .mobilenet import mobilenet_v2 as mobilenet_v2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from os import PathLike
@@ -32,10 +33,21 @@ from jaxattr.models import (
     vgg,
     vision_transformer,
 )
-from jaxattr.models.blocks import Classifier, TorchLayout
+from jaxattr.models.blocks import Classifier
 from jaxattr.models.preprocess import PlainResize, Preprocess
 from jaxattr.models.published import find, locate
-from weights_conversion import open_checkpoint, restore_or_convert
+from weights_conversion import (
+    Rename,
+    classifier,
+    open_checkpoint,
+    problems,
+    renaming,
+    restore_or_convert,
+    torch_name,
+    without_prefix,
+)
+
+_LOG = logging.getLogger(__name__)
 
 BUILDERS: dict[str, Callable[..., Classifier]] = {
     build.__name__: build
@@ -143,6 +155,9 @@ def load(
     *,
     weights: str | None = None,
     path: str | PathLike[str] | None = None,
+    key: str | None = None,
+    ema: bool = True,
+    rename: Rename | None = None,
     classes: Sequence[str] | None = None,
     dtype: Any = None,
 ) -> Pretrained:
@@ -157,7 +172,12 @@ def load(
             `path`, the ones whose preprocessing the file was trained with; by default those of
             the same file name, else the model's first.
         path: A checkpoint of this architecture, with any number of classes: torch's formats or
-            safetensors, a state dict or a training checkpoint that holds one.
+            safetensors, a state dict or a training checkpoint that holds one, or the index of
+            several files. A classifier of another name is found by its shape.
+        key: Where the state dict is in it, as `"teacher"`; by default under its usual names.
+        ema: Whether an average of the weights over training is preferred, where there is one.
+        rename: From the checkpoint's keys to those of the model's published files, where they
+            differ: a function, or a dict from how keys begin to what they become.
         classes: Names of the classes, where a checkpoint has its own.
         dtype: Type of the parameters, e.g. `jnp.bfloat16`; by default float32.
 
@@ -166,7 +186,7 @@ def load(
         image to `(H, W, 3)`, whose `display` gives the photograph the model sees; class names.
 
     Raises:
-        ValueError: If there is no such model or weights, a checkpoint does not fit (all its keys
+        ValueError: If there is no such model or weights, a checkpoint does not fit (the first keys
             that do not are listed), or `classes` has the wrong length.
         ModuleNotFoundError: If the package that carries the weights is not installed.
         OSError: If they cannot be downloaded or read.
@@ -180,17 +200,25 @@ def load(
     """
     model = skeleton(name)
     entry = find(name, weights, file=None if path is None else Path(path).name)
+    renamed, count = model.torch.rename, len(entry.classes)
     if path is None:
-        path, count = locate(entry), len(entry.classes)
+        path = locate(entry)
     else:
-        count = _count_classes(path, model.torch) or len(entry.classes)
+        renamed, found = _adapt(path, model, key=key, ema=ema, rename=rename)
+        count = found or count
     if count != len(entry.classes):
         model = skeleton(name, classes=count)
     if classes is not None and len(classes) != count:
         raise ValueError(f"{path} has {count} classes, but `classes` has {len(classes)} names")
-    layout = model.torch
     state = restore_or_convert(
-        path, model, name=name, rename=layout.rename, flatten=layout.flatten, dtype=dtype
+        path,
+        model,
+        name=name,
+        key=key,
+        ema=ema,
+        rename=renamed,
+        flatten=model.torch.flatten,
+        dtype=dtype,
     )
     nnx.update(model, state)
     return Pretrained(
@@ -200,9 +228,53 @@ def load(
     )
 
 
-def _count_classes(path: str | PathLike[str], layout: TorchLayout) -> int | None:
-    checkpoint = open_checkpoint(path)
-    for key in checkpoint:
-        if (layout.rename(key) if layout.rename else key) == f"{layout.last}.bias":
-            return checkpoint[key].size
-    return None
+def misfits(
+    name: str,
+    path: str | PathLike[str],
+    *,
+    key: str | None = None,
+    ema: bool = True,
+    rename: Rename | None = None,
+) -> list[str]:
+    """Return all that does not fit between a checkpoint and a model, a line each.
+
+    Args:
+        name: The model's.
+        path: As for `load`.
+        key: As for `load`.
+        ema: As for `load`.
+        rename: As for `load`.
+    """
+    model = skeleton(name)
+    renamed, count = _adapt(path, model, key=key, ema=ema, rename=rename)
+    if count is not None:
+        model = skeleton(name, classes=count)
+    checkpoint = open_checkpoint(path, key=key, ema=ema)
+    return problems(checkpoint, model, rename=renamed, flatten=model.torch.flatten)
+
+
+def _adapt(
+    path: str | PathLike[str],
+    model: Classifier,
+    *,
+    key: str | None,
+    ema: bool,
+    rename: Rename | None,
+) -> tuple[Rename | None, int | None]:
+    """Return how a checkpoint's keys become the model's, and how many classes it has."""
+    layout = model.torch
+    published, given = layout.rename or (lambda k: k), renaming(rename)
+    variables = nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
+    own = {torch_name(p): v.shape for p, v in variables}
+    shapes = open_checkpoint(path, key=key, ema=ema).shapes
+    names = without_prefix(shapes, own, lambda k: published(given(k)))
+    width = own[f"{layout.last}.weight"][0]
+    last = classifier(names, shapes, own, last=layout.last, width=width)
+    if last is None:
+        return published if rename is None else names, None
+    count = next(shapes[k][0] for k, n in names.items() if n == f"{last}.weight")
+    if last == layout.last:
+        return published if rename is None else names, count
+    _LOG.warning("%s: its layer %r is taken for the classifier, of %d classes", path, last, count)
+    moved = renaming({f"{last}.": f"{layout.last}."})
+    return {k: moved(n) for k, n in names.items()}, count
