@@ -13,6 +13,7 @@ from .download import fetch as fetch
 from .folders import cache_directory as cache_directory
 from .matching import Rename as Rename
 from .matching import classifier as classifier
+from .matching import pairs as pairs
 from .matching import renaming as renaming
 from .matching import without_prefix as without_prefix
 from .tensors import CheckpointError as CheckpointError

@@ -12,6 +12,7 @@ from .batch_norm import fold_batch_norm
 from .cache import save
 from .checkpoints import open_checkpoint
 from .folders import sha256_of
+from .matching import pairs
 from .shards import files_of
 
 
@@ -56,19 +57,12 @@ def main(
         if check is not None:
             list_checkpoint(check, **file)
             if model is not None:
-                list_misfits(check, model, rename=pairs(rename), **file)
+                list_misfits(check, model, rename=pairs(rename) or None, **file)
         elif model is not None and out is not None:
-            file = {"path": source, "rename": pairs(rename), **file}
+            file = {"path": source, "rename": pairs(rename) or None, **file}
             convert_to(out, model, weights=weights, file=file, dtype=dtype, fold=fold)
     except (ValueError, OSError, ImportError) as error:
         raise click.ClickException(str(error)) from error
-
-
-def pairs(rename: tuple[str, ...]) -> dict[str, str] | None:
-    """Return how keys begin, and what that becomes, from texts `OLD=NEW`."""
-    if wrong := [text for text in rename if "=" not in text]:
-        raise ValueError(f"--rename {wrong[0]!r}: expected OLD=NEW")
-    return dict(text.split("=", 1) for text in rename) or None
 
 
 def list_checkpoint(path: Path, *, key: str | None, ema: bool) -> None:

@@ -31,6 +31,18 @@ def renaming(rename: Rename | None) -> Callable[[str], str]:
     return renamed
 
 
+def pairs(texts: Iterable[str]) -> dict[str, str]:
+    """Return how keys begin, and what that becomes, from texts `OLD=NEW`.
+
+    >>> pairs(["backbone.=", "head.=fc."])
+    {'backbone.': '', 'head.': 'fc.'}
+    """
+    split = {old: new for old, mark, new in (text.partition("=") for text in texts) if mark}
+    if wrong := [text for text in texts if "=" not in text]:
+        raise ValueError(f"{wrong[0]!r} renames nothing: expected OLD=NEW")
+    return split
+
+
 def without_prefix(
     keys: Iterable[str], names: Iterable[str], rename: Callable[[str], str]
 ) -> dict[str, str]:

