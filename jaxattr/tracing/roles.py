@@ -73,7 +73,9 @@ def _through(
             return (*first[: e.params["axis"]], None, *first[e.params["axis"] :])
         case "unstack":
             return (*first[: e.params["axis"]], *first[e.params["axis"] + 1 :])
-        case "reshape" | "squeeze":
+        case "squeeze":
+            return tuple(r for i, r in enumerate(first) if i not in e.params["dimensions"])
+        case "reshape":
             return _reshaped(first, before, shape)
         case name if "axes" in e.params and name.startswith(("reduce_", "arg")):
             return tuple(r for i, r in enumerate(first) if i not in e.params["axes"])
