@@ -14,7 +14,7 @@ from .tensors import CheckpointError, Storage, Tensor
 from .torch_names import Foreign, call, dictionary, named, of, storage
 
 MAX_OPCODES = 2_000_000  # some 60,000 tensors
-MAX_COPIED = 2_000_000  # items of containers that calls copy, all together
+MAX_COPIED = 1_000_000  # items of containers that calls copy, all together
 
 
 class Pickled(NamedTuple):
