@@ -73,4 +73,4 @@ def _attribution(f: Fun, run: Callable[..., Any], layer: str | None, purge: bool
         start = contrast_at(halves, x[None], target[None])
         return handed_down(run, halves, x, start, purge)
 
-    return attribution(f, lambda x, target, key: one_by_one(f, one, x, target), has_rules=True)
+    return attribution(f, lambda x, target, key: one_by_one(f, one, x, target))

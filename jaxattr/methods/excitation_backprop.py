@@ -102,7 +102,7 @@ def map_alone(f: Fun, composite: Composite, layer: str | None) -> Attribution:
         halves = split(f, x, layer=layer)
         return _drawn(relevance_at(halves, composite, x, target), halves, x)
 
-    return attribution(f, explain, has_rules=True)
+    return attribution(f, explain)
 
 
 def map_and_layers(f: Fun, composite: Composite, layer: str | None) -> Explanation[Relevance]:
@@ -117,7 +117,7 @@ def map_and_layers(f: Fun, composite: Composite, layer: str | None) -> Explanati
         relevance, _ = found.attribution
         return found._replace(attribution=_drawn(relevance, halves, x))
 
-    return attribution(f, explain, has_rules=True)
+    return attribution(f, explain)
 
 
 def relevance_at(halves: Split, composite: Composite, x: Array, target: Array) -> Array:

@@ -39,9 +39,7 @@ def lrp_details(
         ['dot_general', 'div', 'reduce_sum']
     """
     made = composite_of(composite, bias, conserve)
-    return attribution(
-        f, lambda x, target, key: propagate_layers(f, made, x, target), has_rules=True
-    )
+    return attribution(f, lambda x, target, key: propagate_layers(f, made, x, target))
 
 
 @method(
@@ -99,7 +97,7 @@ def lrp(f: Fun, **options: Any) -> Attribution:
     residual sums. Without biases, gamma tells positive outputs from negative ones without them too.
     """
     made = composite_of(**options)
-    return attribution(f, lambda x, target, key: propagate(f, made, x, target), has_rules=True)
+    return attribution(f, lambda x, target, key: propagate(f, made, x, target))
 
 
 def composite_of(

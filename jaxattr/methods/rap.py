@@ -14,7 +14,7 @@ from jaxattr.rules.composites import Composite
 from jaxattr.rules.contributions import Handed, LayerRule, negative_terms, positive_terms, terms
 from jaxattr.rules.lrp import z_box
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
-from jaxattr.rules.relevance import divide, proportional
+from jaxattr.rules.relevance import divide, proportional, settled
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
@@ -48,7 +48,9 @@ def relative(*, inhibited: bool) -> LayerRule:
         p, n = positive_terms(layer, x), negative_terms(layer, x)
         first = jnp.minimum(r, 0) if inhibited else jnp.zeros_like(r)
         second = divide(-n.total, p.total - n.total) * r
-        down = p.back(divide(r - first, p.total)) + n.back(divide(first + second, n.total))
+        excited = p.back(divide(r - first, p.total))
+        inhibits = n.back(divide(first + second, n.total))
+        down = settled(excited + inhibits, jnp.abs(excited) + jnp.abs(inhibits))
         return shifted(r, down, down != 0)
 
     return rule
@@ -91,7 +93,7 @@ def rap_details(f: Fun) -> Explanation[Relevance]:
         found = propagate_layers(f, RELATIVE, x[None], target[None])
         return jax.tree.map(lambda a: a[0], found)
 
-    return attribution(f, lambda x, target, key: one_by_one(f, one, x, target), has_rules=True)
+    return attribution(f, lambda x, target, key: one_by_one(f, one, x, target))
 
 
 @method(cost="1 forward, 4 forward and backward per layer", family="relevance", details=rap_details)
@@ -143,4 +145,4 @@ def rap(f: Fun) -> Attribution:
     def one(x: Array, target: Array) -> Array:
         return propagate(f, RELATIVE, x[None], target[None])[0]
 
-    return attribution(f, lambda x, target, key: one_by_one(f, one, x, target), has_rules=True)
+    return attribution(f, lambda x, target, key: one_by_one(f, one, x, target))

@@ -25,7 +25,7 @@ from jaxattr.methods.rap import image_box, shifted
 from jaxattr.rules.composites import Composite, changed
 from jaxattr.rules.contributions import Handed, LayerRule, terms
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
-from jaxattr.rules.relevance import divide, proportional
+from jaxattr.rules.relevance import divide, proportional, settled
 from jaxattr.tracing.taps import Split, split
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array, Attribution, Explanation, Fun
@@ -33,7 +33,8 @@ from jaxattr.types import Array, Attribution, Explanation, Fun
 
 def purged(r: Array, channels: tuple[int, ...]) -> Array:
     """Zero every unit whose sign is not that of the sum over channels at its position."""
-    return jnp.where(r * r.sum(channels, keepdims=True) > 0, r, 0)
+    total, size = (a.sum(channels, keepdims=True) for a in (r, jnp.abs(r)))
+    return jnp.where(r * settled(total, size) > 0, r, 0)
 
 
 def sectional(r: Array, x: Array, layer: Weighted) -> Handed:
@@ -186,7 +187,8 @@ def relative_map(halves: Split, x: Array, value: Array, classes: Array) -> Array
     if not hostile:
         return target
     n = (classes[1:] >= 0).sum().astype(value.dtype)
-    return jnp.maximum(n, 1) * target - sum(hostile[1:], hostile[0])
+    ours, theirs = jnp.maximum(n, 1) * target, sum(hostile[1:], hostile[0])
+    return settled(ours - theirs, ours + theirs)
 
 
 def balanced(relevance: Array) -> Array:
@@ -220,7 +222,7 @@ def _attribution(
         keep = lambda a: jnp.where(inside.reshape(-1, *[1] * (a.ndim - 1)), a, jnp.nan)
         return jax.tree.map(keep, found)
 
-    return attribution(f, explain, has_rules=True)
+    return attribution(f, explain)
 
 
 def handed_down(run: Callable[..., Any], halves: Split, x: Array, start: Array, purge: bool) -> Any:

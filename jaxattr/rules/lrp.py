@@ -142,8 +142,8 @@ def z_box(low: ArrayLike, high: ArrayLike, *, stabilizer: float = 0.0) -> LayerR
 
     def rule(r: Array, x: Array, layer: Weighted) -> Handed:
         lowest, highest = broadcast("low", low, x), broadcast("high", high, x)
-        w = layer.weight
-        z = terms(layer, (x, w), (-lowest, positive(w)), (-highest, negative(w)))
+        up, down = positive(layer.weight), negative(layer.weight)
+        z = terms(layer, (x - lowest, up), (x - highest, down))  # nothing cancels
         return handed(r, (z, divide(r, z.total, stabilizer)))
 
     return rule

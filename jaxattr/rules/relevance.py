@@ -44,8 +44,19 @@ def of_layer(backward: Callable[[Array, Array, Weighted], Array]) -> Rule:
     )
 
 
+ROUNDING = 64
+"""How many units of the last place a sum of some thousand summands may be wrong by."""
+
 passing: Rule = relevance(lambda r, local, operands: [r])
 """Pass relevance on: the rule of activations, and of what maps each entry to one entry."""
+
+
+def settled(a: Array, size: Array) -> Array:
+    """Return `a`, 0 where rounding alone may have left it of summands whose magnitudes are `size`.
+
+    What is decided by the sign of a sum, or by whether it is 0, is so the same however it is added.
+    """
+    return jnp.where(jnp.abs(a) <= ROUNDING * jnp.finfo(a.dtype).eps * size, 0, a)
 
 
 def divide(r: Array, z: Array, stabilizer: float = 0.0) -> Array:
@@ -87,7 +98,8 @@ def proportional(
         down = [p * c for p, c in zip(parts, pull(share), strict=True)]
         avals = [aval for e in local.equations for aval in e.output_avals]
         if conserve and not any(jnp.issubdtype(a.dtype, jnp.complexfloating) for a in avals):
-            rest = pull(divide(r - share * z, add(*map(jnp.ones_like, parts))))
+            kept = settled(r - share * z, jnp.abs(r))
+            rest = pull(divide(kept, add(*map(jnp.ones_like, parts))))
             down = [a + b for a, b in zip(down, rest, strict=True)]
         return down
 

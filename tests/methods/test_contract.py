@@ -5,7 +5,9 @@ import warnings
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from precision import enable_x64
 from speed import mostly_slow
 from test_laws import METHODS
 
@@ -83,3 +85,34 @@ def test_the_warning_comes_once():
             jax.eval_shape(explain, X, TARGET)
     assert len(found) == 1
     jaxattr.guided_backprop(lambda x: jax.nn.silu(net(x)))(X, TARGET)
+
+
+def conv(x, kernel):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("method", ["rsp", "rap", "contrastive_rsp"])
+def test_jit_and_eager_where_rounding_decides(method, dtype):
+    """On constant images and narrow networks sums cancel: what is left of them decides nothing."""
+    with enable_x64(dtype == "float64"):
+
+        def explain(weights, x):
+            def f(x):
+                z = jax.nn.relu(conv(x, weights[0]))
+                return jax.nn.relu(conv(z, weights[1])).mean((1, 2)) @ weights[2]
+
+            return METHODS[method](f)(x, TARGET)
+
+        compiled = jax.jit(explain)
+        for seed in range(3):
+            keys = jax.random.split(jax.random.key(seed), 4)
+            shapes = [(3, 3, 3, 2), (3, 3, 2, 2), (2, 5)]
+            weights = [jax.random.normal(k, s, dtype) for k, s in zip(keys, shapes, strict=False)]
+            flat = jnp.full((2, 6, 6, 3), 0.7, dtype)
+            for x in (jax.random.normal(keys[3], flat.shape, dtype), flat):
+                eager = np.asarray(explain(weights, x))
+                atol = {"float64": 1e-10, "float32": 1e-5}[dtype] * (1e-9 + np.abs(eager).max())
+                np.testing.assert_allclose(compiled(weights, x), eager, rtol=0, atol=atol)
