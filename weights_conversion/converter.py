@@ -82,10 +82,14 @@ def convert(
         )
 
     def value(
-        path: tuple[Any, ...], variable: nnx.Variable, key: str, maps: Any, transposed: bool
+        path: tuple[Any, ...],
+        variable: nnx.Variable,
+        keys: tuple[str, ...],
+        maps: Any,
+        transposed: bool,
     ) -> jax.Array:
         kind = dtype if dtype is not None and isinstance(variable, nnx.Param) else variable.dtype
-        array = state[key]
+        array = _joined(state, keys).reshape(_torch_shape(path[-1], variable.shape, transposed))
         if path[-1] == "kernel":
             array = _reversed(array) if transposed else _kernel(array, maps)
         return jax.device_put(_copy(array, kind).reshape(variable.shape))
@@ -126,21 +130,22 @@ def _fit(
     matched, missing, wrong = [], [], 0
     for path, variable in variables:
         name, last = named[path], str(path[-1])
-        key = keys.pop(name, None)
+        mine = keys.pop(name, None)
         maps = shapes.pop(".".join(map(str, path[:-1])), None) if last == "kernel" else None
-        if key is None:
+        if mine is None:
             missing.append(name)
             found.append(f"missing: {name}")
             continue
         transposed = last == "kernel" and path[:-1] in turned
         shape = _torch_shape(last, variable.shape, transposed)
-        misfits = _misfits(key, state[key], shape, maps)
+        misfits = _misfits(" and ".join(mine), _joined(state, mine), shape, maps)
         found += misfits
         wrong += bool(misfits)
-        matched.append((path, variable, key, maps, transposed))
-    found += [f"unused: {key}" for key in keys.values()]
+        matched.append((path, variable, mine, maps, transposed))
+    unused = [key for several in keys.values() for key in several]
+    found += [f"unused: {key}" for key in unused]
     found += [f"flatten names no dense layer of the model: {layer}" for layer in shapes]
-    return _Fit(matched, found, missing, list(keys.values()), wrong)
+    return _Fit(matched, found, missing, unused, wrong)
 
 
 def torch_name(path: Iterable[Any]) -> str:
@@ -153,29 +158,41 @@ def torch_name(path: Iterable[Any]) -> str:
     return ".".join([*parents, NAMES.get(last, last)])
 
 
-def _by_name(names: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Return the state's keys by the model's names, and which are ambiguous."""
-    keys: dict[str, str] = {}
+def _by_name(names: Mapping[str, str]) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Return the state's keys by the model's names, in order, and which are ambiguous."""
+    parts: dict[str, dict[int, str]] = {}
     ambiguous = []
     for key, name in names.items():
         if not name:
             continue
-        if name in keys:
-            ambiguous.append(f"ambiguous: {keys[name]} and {key} are both {name}")
-        keys[name] = key
-    return keys, ambiguous
+        whole, _, number = name.removesuffix("]").partition("[")
+        mine, place = parts.setdefault(whole, {}), int(number or 0)
+        if place in mine:
+            ambiguous.append(f"ambiguous: {mine[place]} and {key} are both {name}")
+        mine[place] = key
+    return {name: tuple(p[i] for i in sorted(p)) for name, p in parts.items()}, ambiguous
+
+
+def _joined(state: Mapping[str, np.ndarray], keys: tuple[str, ...]) -> np.ndarray:
+    """Return the array of a key, or those of several one behind the other."""
+    return state[keys[0]] if len(keys) == 1 else np.concatenate([state[k] for k in keys])
 
 
 def _misfits(key: str, array: np.ndarray, shape: tuple[int, ...], maps: Any) -> list[str]:
     """Say what is wrong with an array whose shape should be `shape`, in torch's order."""
     problems = []
-    if array.shape != shape:
+    if _long(array.shape) != _long(shape):
         problems.append(f"mis-shaped: {key} is {array.shape}, the model's {shape}")
     elif maps is not None and (len(shape) != 2 or prod(maps) != shape[1]):
         problems.append(f"mis-shaped: {key} is {shape}, which does not take maps of {maps}")
     if not jnp.issubdtype(array.dtype, jnp.floating):
         problems.append(f"mis-typed: {key} is {array.dtype}, not a floating type")
     return problems
+
+
+def _long(shape: tuple[int, ...]) -> list[int]:
+    """Return a shape without axes of length one: a 1x1 convolution is a dense layer's matrix."""
+    return [n for n in shape if n != 1]
 
 
 def _transposed(model: nnx.Module) -> set[tuple[Any, ...]]:

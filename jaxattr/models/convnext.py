@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxattr.models import foreign
 from jaxattr.models.blocks import (
     Classifier,
     Parts,
@@ -58,7 +59,7 @@ class ConvNeXt(Classifier):
     """ConvNeXt of given widths and numbers of blocks in its four stages."""
 
     parts = Parts(features=("features",), pooling=("avgpool",), head=("classifier",))
-    torch = TorchLayout(last="classifier.2")
+    torch = TorchLayout(last="classifier.2", rename=foreign.convnext)
 
     def __init__(
         self,

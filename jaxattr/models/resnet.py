@@ -14,6 +14,7 @@ from typing import Any
 
 from flax import nnx
 
+from jaxattr.models import foreign
 from jaxattr.models.blocks import (
     Classifier,
     Parts,
@@ -113,7 +114,7 @@ class ResNet(Classifier):
         pooling=("avgpool",),
         head=("flatten", "fc"),
     )
-    torch = TorchLayout(last="fc")
+    torch = TorchLayout(last="fc", rename=foreign.resnet)
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxattr.models import foreign
 from jaxattr.models.blocks import (
     Classifier,
     Named,
@@ -90,12 +91,6 @@ class Encoder(nnx.Module):
         return call(self.ln, "ln", x)
 
 
-def _layout(key: str) -> str:
-    """Name the parts of torch's attention, and of the dense layers in its older checkpoints."""
-    key = key.replace("in_proj_", "in_proj.")
-    return key.replace("mlp.linear_1.", "mlp.0.").replace("mlp.linear_2.", "mlp.3.")
-
-
 class VisionTransformer(Classifier):
     """A Vision Transformer for square images of one size.
 
@@ -105,7 +100,7 @@ class VisionTransformer(Classifier):
     parts = Parts(
         features=("conv_proj", "tokens", "encoder"), pooling=("first_token",), head=("heads",)
     )
-    torch = TorchLayout(last="heads.head", rename=_layout)
+    torch = TorchLayout(last="heads.head", rename=foreign.vision_transformer)
 
     def __init__(
         self,

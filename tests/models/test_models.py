@@ -322,7 +322,7 @@ def test_images_of_another_size_have_no_positions_in_a_vision_transformer():
     [
         ("densenet121", "denselayer1.norm.1.weight", "denselayer1.norm1.weight"),
         ("densenet121", "transition1.norm.weight", "transition1.norm.weight"),
-        ("vit_b_32", "mlp.linear_2.bias", "mlp.3.bias"),
+        ("vit_b_32", "encoder_layer_0.mlp.linear_2.bias", "encoder_layer_0.mlp.3.bias"),
         ("vit_b_32", "self_attention.in_proj_weight", "self_attention.in_proj.weight"),
         ("googlenet", "aux1.fc1.weight", ""),
         ("inception_v3", "AuxLogits.fc.weight", ""),
