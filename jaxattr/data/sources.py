@@ -18,6 +18,7 @@ SCHEMES = {
     "voc": ("voc", "a folder of PASCAL VOC: voc:VOCdevkit/VOC2007"),
     "coco": ("coco", "a folder of images with its JSON: coco:PATH"),
     "segmentation": ("imagenet_segmentation", "segmentation:gtsegs_ijcv.mat"),
+    "skimage": ("skimage_photographs", "the photographs of scikit-image: skimage:all"),
     "parquet": ("parquet", "parquet shards with images: parquet:PATH"),
 }
 """What stands before the colon: the module that reads it, and what it is for."""
@@ -123,7 +124,7 @@ def open_source(name: str, *, split: str | None = None) -> Source:
         Traceback (most recent call last):
         ...
         ValueError: 'cloud:mine' names no data set; the kinds are tfds, folder, voc, coco, \
-segmentation, parquet, as in tfds:imagenet_v2
+segmentation, skimage, parquet, as in tfds:imagenet_v2
     """
     scheme, colon, rest = name.partition(":")
     if scheme not in SCHEMES or not colon or not rest:
