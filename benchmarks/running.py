@@ -50,7 +50,7 @@ def bare(job: Job, inputs: list[np.ndarray]) -> float:
 
 def whole(job: Job, folder: Path, out: Path) -> tuple[float, list[float]]:
     """Return the seconds of a run from its second batch on, and memory in MiB after each batch."""
-    model, preprocess, classes = load(job.model)
+    model, preprocess, _ = load(job.model)
     source = open_source(job.data)
     times, memory, finish = [], [], explanations._Writer.finish
 
@@ -67,14 +67,12 @@ def whole(job: Job, folder: Path, out: Path) -> tuple[float, list[float]]:
 
 
 def killed(job: Job, out: Path, kills: int) -> bool:
-    """Kill runs at random moments, and compare the files of the last with those of one that lived."""
+    """Kill runs at random moments, and compare the files at the end with a whole run's."""
     (method,) = job.methods
     paths = out / "lived", out / "killed"
-    commands = [
-        [sys.executable, "-m", "jaxattr", "run", "--data", job.data, "--method", method]
-        + ["--batch", str(job.batch), "--out", str(path)]
-        for path in paths
-    ]
+    begin = [sys.executable, "-m", "jaxattr", "run", "--data", job.data, "--target", "top"]
+    rest = ["--method", method, "--batch", str(job.batch)]
+    commands = [[*begin, *rest, "--out", str(path)] for path in paths]
     start = time.monotonic()
     subprocess.run(commands[0], check=True, stderr=subprocess.DEVNULL)
     usual = time.monotonic() - start

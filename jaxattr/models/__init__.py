@@ -65,6 +65,9 @@ from .resnet import resnext101_32x8d as resnext101_32x8d
 from .resnet import resnext101_64x4d as resnext101_64x4d
 from .resnet import wide_resnet50_2 as wide_resnet50_2
 from .resnet import wide_resnet101_2 as wide_resnet101_2
+from .small_cnn import cifar_cnn as cifar_cnn
+from .small_cnn import cifar_vgg16 as cifar_vgg16
+from .small_cnn import mnist_cnn as mnist_cnn
 from .squeezenet import squeezenet1_0 as squeezenet1_0
 from .squeezenet import squeezenet1_1 as squeezenet1_1
 from .swin_transformer import swin_t as swin_t
