@@ -3,9 +3,10 @@
     python benchmarks/train.py mnist_cnn DATA OUT [--epochs 3] [--batch 64] [--rate 0.02] [--seed 0]
 
 DATA holds `mnist.npz` and `cifar10_webp.zip`. SGD with Nesterov's momentum, clipped gradients and a
-cosine schedule after a warm-up; images of CIFAR-10 are flipped and shifted by up to four pixels. Every epoch is a checkpoint in
-OUT/epochs, from which the same command goes on after a stop; OUT/weights holds the trained network
-for `weights_conversion.restore(OUT/weights, model)`, OUT/results.csv the accuracies and seconds.
+cosine schedule after a warm-up; images of CIFAR-10 are flipped and shifted by up to four pixels.
+Every epoch is a checkpoint in OUT/epochs, from which the same command goes on after a stop;
+OUT/weights holds the trained network for `weights_conversion.restore(OUT/weights, model)`,
+OUT/results.csv the accuracies and seconds.
 """
 
 import csv
