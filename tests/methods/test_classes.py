@@ -32,7 +32,8 @@ def net(classes):
 def test_every_integer_dtype(method, dtype):
     """300 classes do not fit into a byte: no class may be taken for the one 256 before it."""
     explain, target = jax.jit(getattr(jaxattr, method)(net(300))), np.array([3, 1, 4])
-    np.testing.assert_array_equal(explain(X, target.astype(dtype)), explain(X, target))
+    maps, wide = explain(X, target.astype(dtype)), explain(X, target)
+    np.testing.assert_allclose(maps, wide, rtol=1e-5, atol=1e-7)  # of two programs
 
 
 def test_scores_of_narrow_dtypes():
