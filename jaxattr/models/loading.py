@@ -34,6 +34,7 @@ from jaxattr.models import (
     vision_transformer,
 )
 from jaxattr.models.blocks import Classifier
+from jaxattr.models.hub import Beside, beside
 from jaxattr.models.preprocess import PlainResize, Preprocess
 from jaxattr.models.published import find, locate
 from weights_conversion import (
@@ -169,8 +170,9 @@ def load(
     Args:
         name: A model's name, see `names`.
         weights: The name of published weights, e.g. "IMAGENET1K_V1"; by default the best. With
-            `path`, the ones whose preprocessing the file was trained with; by default those of
-            the same file name, else the model's first.
+            `path`, the ones whose preprocessing the file was trained with; by default what
+            `config.json` or `preprocessor_config.json` beside the file says, as timm and Hugging
+            Face write them, else those of the same file name, else the model's first.
         path: A checkpoint of this architecture, with any number of classes: torch's formats or
             safetensors, a state dict or a training checkpoint that holds one, or the index of
             several files. A classifier of another name is found by its shape.
@@ -178,7 +180,8 @@ def load(
         ema: Whether an average of the weights over training is preferred, where there is one.
         rename: From the checkpoint's keys to those of the model's published files, where they
             differ: a function, or a dict from how keys begin to what they become.
-        classes: Names of the classes, where a checkpoint has its own.
+        classes: Names of the classes, where a checkpoint has its own that `config.json` beside it
+            does not list.
         dtype: Type of the parameters, e.g. `jnp.bfloat16`; by default float32.
 
     Returns:
@@ -200,10 +203,11 @@ def load(
     """
     model = skeleton(name)
     entry = find(name, weights, file=None if path is None else Path(path).name)
-    renamed, count = model.torch.rename, len(entry.classes)
+    renamed, count, told = model.torch.rename, len(entry.classes), Beside(None, None)
     if path is None:
         path = locate(entry)
     else:
+        told = beside(path)
         renamed, found = _adapt(path, model, key=key, ema=ema, rename=rename)
         count = found or count
     if count != len(entry.classes):
@@ -221,10 +225,12 @@ def load(
         dtype=dtype,
     )
     nnx.update(model, state)
+    preprocess = told.preprocess if weights is None else None
+    known = told.classes if told.classes and len(told.classes) == count else entry.classes
     return Pretrained(
         model,
-        entry.preprocess,
-        class_names.names(count, entry.classes) if classes is None else tuple(classes),
+        preprocess or entry.preprocess,
+        class_names.names(count, known) if classes is None else tuple(classes),
     )
 
 

@@ -33,6 +33,8 @@ class Preprocess(NamedTuple):
         resample: How to interpolate; all filters are antialiased.
         rounding: Where the crop starts when half a pixel too many is on each side: `round`
             (to the even pixel) is torchvision's, `math.floor` leaves the odd one bottom and right.
+        square: Whether the long side is resized to `resize_size` too, so that the photograph is
+            squeezed instead of cropped.
 
     >>> preprocess = Preprocess(resize_size=256, crop_size=224)
     >>> preprocess(Image.new("L", (640, 480))).shape
@@ -45,19 +47,28 @@ class Preprocess(NamedTuple):
     std: tuple[float, float, float] = IMAGENET_STD
     resample: Image.Resampling = Image.Resampling.BILINEAR
     rounding: Callable[[float], int] = round
+    square: bool = False
 
     def display(self, image: Image.Image) -> Image.Image:
         """Return the photograph the model sees: upright, RGB, resized and cropped."""
-        resized = resize_short_side(to_rgb(image), self.resize_size, self.resample)
+        upright = to_rgb(image)
+        height, width = self._sides((upright.height, upright.width))
+        resized = upright.resize((width, height), self.resample)
         return crop_center(resized, self.crop_size, self.rounding)
 
     def geometry(self, size: tuple[int, int]) -> Geometry:
         """Return where the pixels of a photograph of height and width `size` lie in the input."""
-        short = min(size)
-        height, width = (self.resize_size * length // short for length in size)
+        height, width = self._sides(size)
         top, left = (self.rounding((length - self.crop_size) / 2) for length in (height, width))
         crop = (top, left, top + self.crop_size, left + self.crop_size)
         return Geometry.resized(size, (height, width), crop)
+
+    def _sides(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return height and width after the resize; the long side is rounded down."""
+        if self.square:
+            return (self.resize_size, self.resize_size)
+        height, width = (self.resize_size * length // min(size) for length in size)
+        return (height, width)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Return the model's input `(crop_size, crop_size, 3)`, normalized, float32."""
@@ -162,13 +173,6 @@ def _eight_bits(values: np.ndarray) -> Image.Image:
             stacklevel=3,
         )
     return Image.fromarray((values.astype(np.float32) / 257).round().astype(np.uint8))
-
-
-def resize_short_side(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
-    """Resize the short side to `size`; the long side is rounded down, as torchvision does."""
-    width, height = image.size
-    short = min(width, height)
-    return image.resize((size * width // short, size * height // short), resample)
 
 
 def crop_center(

@@ -1,7 +1,8 @@
 """Checkpoints under other libraries' names.
 
-Logits were compared with timm 1.0 and transformers 4.46. Relative errors of random weights were 1e-6; those of transformers' ViT 1e-4, since its LayerNorms
-add 1e-12 to the variance where torchvision's add 1e-6.
+Logits were compared with timm 1.0 and transformers 4.46. Relative errors of random weights were
+1e-6; those of transformers' ViT 1e-4, since its LayerNorms add 1e-12 to the variance where
+torchvision's add 1e-6.
 """
 
 import numpy as np
