@@ -25,7 +25,7 @@ from jaxattr.tracing import primitives
 
 PAGES = ("architecture", "extending", "frameworks", "CONTRIBUTING", "CHANGELOG")
 TEXT = {page: (ROOT / "docs" / f"{page}.md").read_text() for page in PAGES}
-FILE_TYPES = ("md", "npz", "py", "toml", "yaml")
+FILE_TYPES = ("json", "md", "npz", "py", "toml", "yaml")
 
 every_page = pytest.mark.parametrize("page", PAGES)
 
