@@ -73,7 +73,7 @@ def list_checkpoint(path: Path, *, key: str | None, ema: bool) -> None:
     for name, array in checkpoint.items():
         size += array.nbytes
         click.echo(f"{name:{width}}  {array.dtype!s:10}  {array.shape}")
-    if found := getattr(checkpoint, "key", ""):
+    if found := checkpoint.key:
         click.echo(f"from {found!r} in the file")
     for file in files_of(path):
         each = f"sha256 {sha256_of(file)}"

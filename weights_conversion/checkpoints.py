@@ -24,12 +24,13 @@ class Checkpoint(Mapping[str, np.ndarray]):
     """The arrays of a checkpoint by name, each read from the file when it is asked for.
 
     Attributes:
-        key: the keys that lead to the state dict in the file, joined by dots.
+        path: the file.
+        key: the keys that lead to the state dict in it, joined by dots.
         others: keys of other dicts in it that the model's weights could have been.
     """
 
     def __init__(self, path: Path, file: mmap.mmap, contents: Contents, chosen: Chosen):
-        self._path = path
+        self.path = path
         self._file = file
         self._contents = contents
         self._tensors: Mapping[str, Tensor]
@@ -41,7 +42,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
         key = tensor.storage.key
         region = self._contents.regions[key]
         if key not in self._verified and not verify(self._file, region):
-            raise CheckpointError(f"{self._path}: {quote(name)} fails its CRC-32: it is corrupted")
+            raise CheckpointError(f"{self.path}: {quote(name)} fails its CRC-32: it is corrupted")
         self._verified.add(key)
         swap = self._contents.little_endian != (sys.byteorder == "little")
         return view(tensor, region, self._file, swap=swap)
@@ -58,7 +59,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
         return {name: tensor.shape for name, tensor in self._tensors.items()}
 
     def __repr__(self) -> str:
-        return f"Checkpoint({str(self._path)!r}, {len(self)} arrays)"
+        return f"Checkpoint({str(self.path)!r}, {len(self)} arrays)"
 
 
 def open_checkpoint(
@@ -96,7 +97,7 @@ def open_checkpoint(
         for name, file in files.items():
             if name not in opened[file]:
                 raise CheckpointError(f"{path}: {quote(name)} is not in {quote(file.name)}")
-        return Shards(path, {name: opened[file] for name, file in files.items()})
+        return Shards(path, {name: opened[file] for name, file in files.items()}, key)
     return _opened(path, key, ema=ema)
 
 

@@ -128,10 +128,9 @@ def misfit(problems: list[str], fitting: int, names: Iterable[str], unused: Iter
 
 def _hints(names: list[str], unused: list[str], fitting: int) -> list[str]:
     hints = []
-    near = {n: m[0] for n in names for m in [get_close_matches(n, unused[:2000], 1, 0.7)] if m}
+    near = [(m[0], n) for n in names[:9] for m in [get_close_matches(n, unused[:999], 1, 0.7)] if m]
     if near:
-        name, key = next(iter(near.items()))
-        hints.append(f"nearest: {key} in the file to {name} in the model, and {len(near) - 1} more")
+        hints.append("near: " + ", ".join(f"{key} to {name}" for key, name in near[:2]))
     ends = Counter(
         key[: -len(name)] for name in names[:500] for key in unused if key.endswith(f".{name}")
     )

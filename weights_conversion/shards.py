@@ -15,10 +15,16 @@ MAX_INDEX = 1 << 26  # bytes
 
 
 class Shards(Mapping[str, np.ndarray]):
-    """The arrays of several files by name, each read when it is asked for."""
+    """The arrays of several files by name, each read when it is asked for.
 
-    def __init__(self, path: Path, files: Mapping[str, Any]):
-        self._path = path
+    Attributes:
+        path: the index.
+        key: what leads to the state dict in each file, if it was asked for.
+    """
+
+    def __init__(self, path: Path, files: Mapping[str, Any], key: str | None):
+        self.path = path
+        self.key = key
         self._files = files
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -37,7 +43,7 @@ class Shards(Mapping[str, np.ndarray]):
         return {name: each[id(file)][name] for name, file in self._files.items()}
 
     def __repr__(self) -> str:
-        return f"Shards({str(self._path)!r}, {len(self)} arrays)"
+        return f"Shards({str(self.path)!r}, {len(self)} arrays)"
 
 
 def resolve(path: Path) -> Path:

@@ -38,7 +38,9 @@ from jaxattr.models.hub import Beside, beside
 from jaxattr.models.preprocess import PlainResize, Preprocess
 from jaxattr.models.published import find, locate
 from weights_conversion import (
+    Checkpoint,
     Rename,
+    Shards,
     classifier,
     open_checkpoint,
     problems,
@@ -208,7 +210,9 @@ def load(
         path = locate(entry)
     else:
         told = beside(path)
-        renamed, found = _adapt(path, model, key=key, ema=ema, rename=rename)
+        checkpoint = open_checkpoint(path, key=key, ema=ema)
+        key = checkpoint.key  # said once
+        renamed, found = _adapt(checkpoint, model, rename)
         count = found or count
     if count != len(entry.classes):
         model = skeleton(name, classes=count)
@@ -252,27 +256,22 @@ def misfits(
         rename: As for `load`.
     """
     model = skeleton(name)
-    renamed, count = _adapt(path, model, key=key, ema=ema, rename=rename)
+    checkpoint = open_checkpoint(path, key=key, ema=ema)
+    renamed, count = _adapt(checkpoint, model, rename)
     if count is not None:
         model = skeleton(name, classes=count)
-    checkpoint = open_checkpoint(path, key=key, ema=ema)
     return problems(checkpoint, model, rename=renamed, flatten=model.torch.flatten)
 
 
 def _adapt(
-    path: str | PathLike[str],
-    model: Classifier,
-    *,
-    key: str | None,
-    ema: bool,
-    rename: Rename | None,
+    checkpoint: Checkpoint | Shards, model: Classifier, rename: Rename | None
 ) -> tuple[Rename | None, int | None]:
     """Return how a checkpoint's keys become the model's, and how many classes it has."""
     layout = model.torch
     published, given = layout.rename or (lambda k: k), renaming(rename)
     variables = nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
     own = {torch_name(p): v.shape for p, v in variables}
-    shapes = open_checkpoint(path, key=key, ema=ema).shapes
+    shapes = checkpoint.shapes
     names = without_prefix(shapes, own, lambda k: published(given(k)))
     width = own[f"{layout.last}.weight"][0]
     last = classifier(names, shapes, own, last=layout.last, width=width)
@@ -281,6 +280,8 @@ def _adapt(
     count = next(shapes[k][0] for k, n in names.items() if n == f"{last}.weight")
     if last == layout.last:
         return published if rename is None else names, count
-    _LOG.warning("%s: its layer %r is taken for the classifier, of %d classes", path, last, count)
+    _LOG.warning(
+        "%s: its layer %r is taken for the classifier, of %d classes", checkpoint.path, last, count
+    )
     moved = renaming({f"{last}.": f"{layout.last}."})
     return {k: moved(n) for k, n in names.items()}, count

@@ -159,7 +159,7 @@ def test_a_mismatch_is_told_in_ten_lines():
     lines = str(error.value).splitlines()
     assert len(lines) == MAX_LINES
     assert lines[-3].startswith("  and 27 more: python -m weights_conversion MODEL --check FILE")
-    assert lines[-2].startswith("  nearest: model.layers.")
+    assert lines[-2].startswith("  near: model.layers.0.bias to layers.0.bias, model.")
     assert lines[-1] == "  16 keys fit behind 'model.': take it off by rename={'model.': ''}"
     with pytest.raises(CheckpointError, match="nothing fits: this is another architecture"):
         convert({f"x{i}.w": np.zeros(3, np.float32) for i in range(9)}, nnx.eval_shape(net))
