@@ -42,13 +42,18 @@ def attribution(
     Returns:
         `explain` behind the contract that all methods share: images `(B, H, W, C)` of a float
         dtype, integer classes `(B,)`; a value that is known and wrong raises `ValueError`; where
-        values are unknown, under `jit`, a class out of range gives a map of NaN.
+        values are unknown, under `jit`, a class out of range gives a map of NaN; no images get no
+        maps.
     """
 
     def attribute(x: Array, target: Array, *, key: Key | None = None) -> T:
         x, target = jnp.asarray(x), jnp.asarray(target)
         classes = check_batch(f, x, target, differentiates=differentiates, has_rules=has_rules)
         target = target.astype(jnp.promote_types(target.dtype, jnp.int32))
+        if not len(x):
+            one = [jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype) for a in (x, target)]
+            maps = jax.eval_shape(lambda x, target: explain(x, target, key), *one)
+            return jax.tree.map(lambda a: jnp.zeros((0, *a.shape[1:]), a.dtype), maps)
         inside = (target >= 0) & (target < classes)
 
         def known_class(maps: Array) -> Array:

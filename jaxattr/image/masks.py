@@ -43,10 +43,10 @@ def _enlargement(key: Key, pixels: int, cells: int) -> Array:
     """Return the matrix `(pixels, cells)` that enlarges and crops one axis."""
     cell = -(-pixels // cells)
     offset = jax.random.randint(key, (), 0, cell)
-    at = (jnp.arange(pixels) + offset + 0.5) * (cells / ((cells + 1) * cell)) - 0.5
+    at = ((jnp.arange(pixels) + offset).astype(float) + 0.5) * (cells / ((cells + 1) * cell)) - 0.5
     last = cells - 1
     mirrored = last - jnp.abs(last - jnp.abs(at))
-    return jnp.maximum(1 - jnp.abs(mirrored[:, None] - jnp.arange(cells)), 0)
+    return jnp.maximum(1 - jnp.abs(mirrored[:, None] - jnp.arange(cells, dtype=float)[None]), 0)
 
 
 def blurred_grid(grid: Array, size: tuple[int, int], *, spacing: int, sigma: float) -> Array:

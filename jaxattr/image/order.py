@@ -63,5 +63,6 @@ def nth_smallest(a: Array, n: Array | int, *, where: Array | bool = True) -> Arr
         return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
 
     low = jnp.zeros_like(numbers[..., 0])
+    n = jnp.broadcast_to(n, low.shape)
     _, found = lax.fori_loop(0, bits - 1, halve, (low, jnp.full_like(low, infinity)))
     return lax.bitcast_convert_type(found, a.dtype)

@@ -211,11 +211,12 @@ def area_penalty(masks: Array, areas: Sequence[float]) -> Array:
         Fong, Patrick and Vedaldi, Extremal perturbations, ICCV 2019, eq. 4.
     """
     n = masks.shape[-1]
-    zeros = jnp.asarray([min(int(n * (1 - a)), n - 1) for a in areas])
+    kept = jnp.asarray([min(int(n * (1 - a)), n - 1) for a in areas])
+    zeros = jnp.broadcast_to(kept, masks.shape[:-1])
     fixed = lax.stop_gradient(masks)
     threshold, tolerance = nth_smallest(fixed, zeros)[..., None], 8 * jnp.finfo(masks.dtype).eps
     over, under = fixed > threshold + tolerance, fixed < threshold - tolerance
     level = n - (over | under).sum(-1, keepdims=True)
-    share = ((n - zeros[:, None] - over.sum(-1, keepdims=True)) / level).astype(masks.dtype)
+    share = ((n - zeros[..., None] - over.sum(-1, keepdims=True)) / level).astype(masks.dtype)
     distance = ((masks - jnp.where(over, 1, jnp.where(under, 0, share))) ** 2).mean(-1)
-    return distance + (share * (1 - share) * level / n)[..., 0]
+    return distance + (share * (1 - share) * level.astype(share.dtype) / n)[..., 0]

@@ -57,7 +57,7 @@ def moments(
         total = seen + w.sum()
         share = jnp.where(total == 0, 0, w.sum() / jnp.where(total == 0, 1, total))
         new = _mean(values, w)
-        spread = _mean((values - new) ** 2, w)
+        spread = _mean((values - new[None]) ** 2, w)
         mean = old.mean + share * (new - old.mean)
         variance = (1 - share) * old.variance + share * spread
         variance += share * (1 - share) * (new - old.mean) ** 2

@@ -119,7 +119,7 @@ def extremal_perturbation_details(
                 return score(at_least_float32(logits), targets).reshape(batch, -1)
 
             excess = area_penalty(canvas.reshape(batch, len(areas), -1), areas)
-            return {"reward": -game(measure, masks), "area": penalty * growth**i * excess}
+            return {"reward": -game(measure, masks), "area": penalty * growth ** i.astype(float) * excess}
 
         shape = (batch, len(areas), -(-height // gap), -(-width // gap))
         begun = init(x, target) if callable(init) else init

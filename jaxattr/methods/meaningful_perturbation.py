@@ -92,7 +92,7 @@ def meaningful_perturbation_details(
             return blurred_grid(grid, size, spacing=spacing, sigma=mask_sigma)
 
         def seen(grid: Array, pair: Array) -> Array:
-            mask = drawn(grid).astype(x.dtype)[..., None]
+            mask = drawn(grid).astype(x.dtype).reshape(-1, *size, 1)
             return pair[0] + mask * (pair[1] - pair[0])
 
         def circles() -> Array:
@@ -105,7 +105,7 @@ def meaningful_perturbation_details(
 
         def terms(grid: Array, i: Array) -> dict[str, Array]:
             ours, theirs = jax.random.split(jax.random.fold_in(key, i))
-            noisy = grid + noise * jax.random.normal(ours, sides, grid.dtype)
+            noisy = grid + noise * jax.random.normal(ours, sides, grid.dtype)[None]
             images = seen(jnp.clip(noisy, 0, 1), _moved(theirs, pair, jitter))
             return {
                 "score": score(at_least_float32(network(images)), target),

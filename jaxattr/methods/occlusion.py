@@ -75,8 +75,8 @@ def occlusion(
         def variant(number: Array) -> Array:
             down, across = jnp.asarray(rows), jnp.asarray(columns)
             i, j = jnp.divmod(number, len(columns))
-            inside = down[i][:, None] & across[j] & (number < count)
-            return jnp.where(inside[..., None], hidden, x)
+            inside = down[i][:, None] & across[j][None] & (number < count)
+            return jnp.where(inside[None, ..., None], hidden, x)
 
         # the last number is the image as it is
         read = lambda logits, number: score(logits, target)

@@ -87,8 +87,9 @@ def rise(
         def step(total: Array, chunk_: tuple[Array, Array, Array]) -> tuple[Array, None]:
             i, numbers, valid = chunk_
             masks = jax.vmap(draw)(numbers)
-            logits = logits_of(network, masks[..., None] * x[:, None])
-            weights = score(logits.reshape(len(targets), -1), targets).reshape(batch, -1) * valid
+            logits = logits_of(network, masks[None, ..., None] * x[:, None])
+            scores = score(logits.reshape(len(targets), -1), targets).reshape(batch, -1)
+            weights = jnp.where(valid[None], scores, 0)
             report(progress, i, samples, each=numbers.size)
             sums = jnp.einsum("bn,nhw->bhw", weights, masks, precision=lax.Precision.HIGHEST)
             return total + sums, None

@@ -95,7 +95,7 @@ def over_noise(
         def evaluate(key: Key) -> Array:
             ours, theirs = jax.random.split(key)
             draw = jax.random.normal(ours, x.shape[1:], x.dtype)
-            return attribute(x + sigma * draw, target, key=theirs)
+            return attribute(x + sigma * draw[None], target, key=theirs)
 
         keys = jax.random.split(key, samples)
         return statistic(moments(evaluate, keys, jnp.ones(samples), chunk=chunk, progress=progress))
