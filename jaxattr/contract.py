@@ -16,7 +16,8 @@ from jaxattr.advice import advice
 from jaxattr.independence import Findings, examine
 from jaxattr.scores import chosen
 from jaxattr.tracing.frameworks import EVALUATION
-from jaxattr.tracing.varying import vary_like
+from jaxattr.tracing.varying import laid_out_like
+from jaxattr.tracing.varying import vary_like as vary_like
 from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun, Key
 
 P = ParamSpec("P")
@@ -90,6 +91,11 @@ class Detailed(Protocol):
 def attribution_of(explain: Explanation[Detailed]) -> Attribution:
     """Make the plain method of its fuller sibling: the attribution alone."""
     return lambda x, target, *, key=None: explain(x, target, key=key).attribution
+
+
+def repeated(target: Array, n: int) -> Array:
+    """Return every class `n` times, one after the other: `(B,)` to `(B n,)`."""
+    return jnp.broadcast_to(target[:, None], (target.shape[0], n)).reshape(-1)
 
 
 def class_gradient(f: Fun, x: Array, target: Array) -> Array:
@@ -285,7 +291,7 @@ def broadcast(
         _check_held(name, value, like.dtype)
     a = jnp.asarray(value, like.dtype)
     try:
-        return vary_like(jnp.broadcast_to(a, wanted), like)
+        return laid_out_like(jnp.broadcast_to(a, wanted), like)
     except ValueError:
         raise ValueError(
             f"{name} has shape {a.shape}, which does not broadcast to {wanted}; pass a number or "

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxattr.contract import vary_like
 from jaxattr.loops.chunks import chunks
 from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress, report
+from jaxattr.tracing.varying import laid_out_like
 from jaxattr.types import Array
 
 
@@ -47,7 +47,7 @@ def moments(
     numbers, valid = chunks(n, chunk)
     count, size = numbers.shape
     result = jax.eval_shape(evaluate, jax.tree.map(lambda a: a[0], samples))
-    zero = vary_like(at_least_float32(jnp.zeros(result.shape, result.dtype)), result)
+    zero = laid_out_like(at_least_float32(jnp.zeros(result.shape, result.dtype)), result)
     weights = jnp.where(valid, weights[numbers], 0).astype(zero.dtype)
 
     def step(carry: tuple[Array, Moments], chunk_: tuple[Array, Any, Array]) -> tuple[Any, None]:

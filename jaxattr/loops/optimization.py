@@ -51,7 +51,8 @@ def minimize(
         parameters, memory = state
         values, pull = jax.vjp(lambda parameters: losses(parameters, i), parameters)
         (gradient,) = pull(jax.tree.map(jnp.ones_like, values))
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # Optax's own
+        # Optax needs them.
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             update, memory = optimizer.update(gradient, memory, parameters)
         report(progress, i, steps)
         return (optax.apply_updates(parameters, update), memory), values

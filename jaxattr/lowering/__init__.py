@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxattr.lowering.convolutions import by_taps as by_taps
 from jaxattr.lowering.convolutions import convolution
+from jaxattr.lowering.memory import is_laid_out
 from jaxattr.lowering.memory import materialize as materialize
 from jaxattr.lowering.memory import pack_gate as pack_gate
 from jaxattr.lowering.memory import with_packed_gates as with_packed_gates
@@ -43,7 +44,7 @@ def lower(primitive: str, params: Mapping[str, Any], *avals: Any) -> Callable[..
         A function of the operands, or None where XLA's own is best or the only one.
     """
     spelling = LOWERED.get(primitive)
-    if spelling is None or any(0 in a.shape for a in avals):
+    if spelling is None or any(0 in a.shape or is_laid_out(a) for a in avals):
         return None
     if not all(jnp.issubdtype(a.dtype, jnp.floating) for a in avals):
         return None

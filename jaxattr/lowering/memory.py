@@ -12,9 +12,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import ShapedArray
+from jax.sharding import AxisType
 
 from jaxattr.lowering.transposes import linear, on_cpu
 from jaxattr.types import Array
+
+
+def is_laid_out(a: Any) -> bool:
+    """Whether an array, or its aval, has axes that are spread over an explicit mesh by its type."""
+    aval = a if isinstance(a, jax.ShapeDtypeStruct | ShapedArray) else jax.typeof(a)
+    mesh = getattr(aval.sharding, "mesh", None)
+    explicit = mesh is not None and AxisType.Explicit in mesh.axis_types
+    return explicit and any(part is not None for part in aval.sharding.spec)
 
 
 def materialize(a: Array) -> Array:
@@ -36,7 +46,7 @@ _materialize = linear(on_cpu(_twice_read, _itself), on_cpu(_twice_read, _itself)
 
 def pack_gate(a: Array) -> Array:
     """Return booleans or bytes, computed where they stand and not where they are read."""
-    return on_cpu(_fenced, _itself)(a) if a.size else a
+    return on_cpu(_fenced, _itself)(a) if a.size and not is_laid_out(a) else a
 
 
 @jax.jit  # outside of a program it is then compiled once for each shape, not at every call

@@ -17,6 +17,7 @@ from jaxattr.contract import (
     broadcast,
     check_not_negative,
     check_positive,
+    repeated,
     same_options,
     where_finite,
 )
@@ -106,7 +107,7 @@ def extremal_perturbation_details(
         batch, height, width, _ = x.shape
         gap = spacing or -(-min(height, width) // 32)
         draw = partial(smooth_mask, size=(height, width), spacing=gap, sigma=sigma or 3 * gap)
-        levels, targets = pyramid(x), target.repeat(len(areas))
+        levels, targets = pyramid(x), repeated(target, len(areas))
 
         def terms(parameters: Array, i: Array) -> dict[str, Array]:
             masks, canvas = draw(parameters)
@@ -119,7 +120,10 @@ def extremal_perturbation_details(
                 return score(at_least_float32(logits), targets).reshape(batch, -1)
 
             excess = area_penalty(canvas.reshape(batch, len(areas), -1), areas)
-            return {"reward": -game(measure, masks), "area": penalty * growth ** i.astype(float) * excess}
+            return {
+                "reward": -game(measure, masks),
+                "area": penalty * growth ** i.astype(float) * excess,
+            }
 
         shape = (batch, len(areas), -(-height // gap), -(-width // gap))
         begun = init(x, target) if callable(init) else init

@@ -77,7 +77,7 @@ def guided_integrated_gradients(
         change = at_least_float32(x) - at_least_float32(start)
         share = jnp.abs(change)
         goals = share.sum((1, 2, 3))
-        rank = int(np.floor((share[0].size - 1) * fraction))
+        rank = int(np.floor((share.size // max(len(share), 1) - 1) * fraction))
 
         def step(state: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], None]:
             at, found = state

@@ -12,6 +12,7 @@ from jaxattr.contract import (
     attribution,
     attribution_of,
     class_gradient,
+    repeated,
     resolve_baseline,
     same_options,
 )
@@ -95,9 +96,9 @@ def lpr_details(
             size = jnp.abs(1 - mp).mean(axes)
             if not sign_aware:
                 return score(network(x * mp), target) - whole + lambda_ * size
-            hidden = jnp.concatenate([x * mp, x * mn])
-            low, high = jnp.split(score(at_any_size(network, hidden), jnp.tile(target, 2)), 2)
-            return low - high + lambda_ * (size + jnp.abs(1 - mn).mean(axes))
+            hidden = jnp.stack([x * mp, x * mn], 1).reshape(-1, *x.shape[1:])
+            scores = score(at_any_size(network, hidden), repeated(target, 2)).reshape(-1, 2)
+            return scores[:, 0] - scores[:, 1] + lambda_ * (size + jnp.abs(1 - mn).mean(axes))
 
         whole = score(network(x), target)
         begun = init(frozen, x, target) if callable(init) else init

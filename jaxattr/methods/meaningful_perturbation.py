@@ -101,7 +101,9 @@ def meaningful_perturbation_details(
             variant = lambda number: seen(discs[number], pair)
             found = evaluate_variants(f, variant, jnp.arange(len(discs)), read, chunk=1)
             left, most = found - found[:, -1:], found[:, :1] - found[:, -1:]
-            return discs[(left * jnp.sign(most) < _SUPPRESSED * jnp.abs(most)).argmax(1)]
+            first = (left * jnp.sign(most) < _SUPPRESSED * jnp.abs(most)).argmax(1)
+            chosen = jax.nn.one_hot(first, len(discs), dtype=discs.dtype)
+            return jnp.einsum("bn,nhw->bhw", chosen, discs, precision=lax.Precision.HIGHEST)
 
         def terms(grid: Array, i: Array) -> dict[str, Array]:
             ours, theirs = jax.random.split(jax.random.fold_in(key, i))
@@ -204,7 +206,8 @@ def _moved(key: Key, images: Array, jitter: int) -> Array:
         return images
     before = jitter // 2
     around = (before, jitter - 1 - before)
-    wide = jnp.pad(images, ((0, 0), (0, 0), around, around, (0, 0)), mode="edge")
+    pad = lambda images: jnp.pad(images, ((0, 0), around, around, (0, 0)), mode="edge")
+    wide = jax.vmap(pad, 1, 1)(images)  # `pad` slices every axis, even a batch over devices
     down, across = jax.random.randint(key, (2,), 0, jitter)
     return lax.dynamic_slice(wide, (0, 0, down, across, 0), images.shape)
 

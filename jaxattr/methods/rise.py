@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxattr import scores
-from jaxattr.contract import attribution, check_positive, need_key
+from jaxattr.contract import attribution, check_positive, need_key, repeated
 from jaxattr.facts import method
 from jaxattr.image.masks import grid_mask
 from jaxattr.loops.chunks import chunks
@@ -73,7 +73,7 @@ def rise(
         key = need_key(key, "rise")
         batch, height, width, _ = x.shape
         numbers, valid = chunks(samples, chunk)
-        targets = jnp.repeat(target, numbers.shape[1])
+        targets = repeated(target, numbers.shape[1])
 
         def draw(number: Array) -> Array:
             return grid_mask(

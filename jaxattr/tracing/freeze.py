@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxattr.lowering import pools
+from jaxattr.lowering import is_laid_out, pools
 from jaxattr.lowering.transposes import linear
 from jaxattr.tracing import interpret
 from jaxattr.tracing.control_flow import written_out
@@ -198,12 +198,8 @@ def selection(local: Local, *operands: Any) -> Callable[..., Array]:
         best = flat(a).argmax(-1) if equation.primitive == "reduce_max" else flat(a).argmin(-1)
         winner = jax.nn.one_hot(best, flat(a).shape[-1], dtype=a.dtype)
         return lambda a: (flat(a) * winner).sum(-1)
-    if equation.primitive == "reduce_window_max":
-        window = pools.window_of(equation.params, a.shape)
-        if window is None:
-            raise UnsupportedOperation(
-                f"cannot fix what the max-pool at {local.site.source} selects"
-            )
+    pooled = equation.primitive == "reduce_window_max" and not is_laid_out(a)
+    if pooled and (window := pools.window_of(equation.params, a.shape)) is not None:
         index = pools.winners(a, window)
         pick = linear(
             lambda index, a: pools.gather_from(index, a, window),

@@ -24,6 +24,7 @@ from jaxattr.tracing.roles import Role, roles
 from jaxattr.tracing.sites import Scope, Site, every
 from jaxattr.tracing.slopes import select
 from jaxattr.tracing.transform import trace
+from jaxattr.tracing.varying import laid_out_like
 from jaxattr.types import Array
 
 _RULED = (Kind.AFFINE, Kind.LINEAR, Kind.SUM, Kind.ACTIVATION, Kind.PRODUCT, Kind.STATISTIC)
@@ -145,7 +146,7 @@ def _remainder(local: Local, *operands: Any) -> Array:
 
 
 def _term(value: Array, factor: Array, shift: Array) -> Array:
-    return _grown(value, jnp.broadcast_to(factor, value.shape), shift)
+    return _grown(value, laid_out_like(jnp.broadcast_to(factor, value.shape), value), shift)
 
 
 @jax.custom_vjp

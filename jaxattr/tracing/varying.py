@@ -1,10 +1,12 @@
-"""Arrays that differ from device to device, inside `jax.shard_map`."""
+"""Arrays that differ from device to device, inside `jax.shard_map` or on an explicit mesh."""
 
 from typing import Any, TypeVar
 
 import jax
 from jax import lax
 from jax.core import ShapedArray
+
+from jaxattr.lowering import is_laid_out
 
 T = TypeVar("T")
 
@@ -33,8 +35,25 @@ def vary_like(tree: T, like: Any) -> T:
     return jax.tree.map(vary, tree)
 
 
+def laid_out_like(a: jax.Array, like: Any) -> jax.Array:
+    """Lay an array out over an explicit mesh as another one of its shape is, inside `jit` too.
+
+    There the layout is part of a type, and has to fit where arrays are carried or given back.
+
+    Args:
+        a: an array.
+        like: an array, or its shape and dtype.
+    """
+    a = vary_like(a, like)
+    fits = is_laid_out(like) and a.shape == like.shape
+    return jax.sharding.reshard(a, _aval(like).sharding) if fits else a
+
+
 def _varying(a: Any) -> frozenset:
     """Return the axes of a mesh along which an array varies, by both names that JAX has had."""
-    aval = a if isinstance(a, jax.ShapeDtypeStruct | ShapedArray) else jax.typeof(a)
-    kind = getattr(aval, "manual_axis_type", None)
-    return getattr(kind, "varying", None) or getattr(aval, "vma", None) or frozenset()
+    kind = getattr(_aval(a), "manual_axis_type", None)
+    return getattr(kind, "varying", None) or getattr(_aval(a), "vma", None) or frozenset()
+
+
+def _aval(a: Any) -> Any:
+    return a if isinstance(a, jax.ShapeDtypeStruct | ShapedArray) else jax.typeof(a)

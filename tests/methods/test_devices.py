@@ -16,7 +16,7 @@ from jaxattr import UnsupportedOperation, freeze
 from jaxattr.catalogue import METHODS
 
 NHWC = ("NHWC", "HWIO", "NHWC")
-SMALL = {
+SMALL = {  # options that make a method quick
     "steps": 2,
     "samples": 3,
     "scales": (1, 1.5),
@@ -115,3 +115,45 @@ def test_a_shard_map_is_no_place_to_freeze():
     split = jax.shard_map(jax.nn.relu, mesh=mesh, in_specs=batch, out_specs=batch)
     with pytest.raises(UnsupportedOperation, match="stands in a shard_map"):
         freeze(split, jnp.ones(2))
+
+
+EXPLICIT = """
+import os, sys
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+import jax, jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec
+from jaxattr import saliency
+from jaxattr.catalogue import METHODS
+
+jax.config.update("jax_disable_most_optimizations", True)
+x, target = jax.random.normal(jax.random.key(0), (8, 4, 4, 3)), jnp.arange(8) % 5
+weights = [jax.random.normal(jax.random.key(n), (n, 5)) / 4 for n in (48, 5)]
+
+def explained(name, x, target, w, head):
+    f = lambda x: jax.nn.relu(x.reshape(len(x), 48) @ w + 0.1) @ head
+    options = {k: v for k, v in few.items() if k in METHODS[name].options}
+    inner = saliency(f) if METHODS[name].facts.wraps else f
+    explain = lambda x, t: METHODS[name].function(inner, **options)(x, t, key=jax.random.key(1))
+    return jax.jit(explain)(x, target)
+
+wholes = {name: explained(name, x, target, *weights) for name in sys.argv[1:]}
+jax.set_mesh(jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Explicit,)))
+split = [jax.device_put(a, PartitionSpec("batch")) for a in (x, target)]
+split += [jax.device_put(w, PartitionSpec()) for w in weights]
+for name, whole in wholes.items():
+    maps = explained(name, *split)
+    error = abs(jax.device_get(maps) - jax.device_get(whole)).max() / abs(whole).max()
+    assert error < 1e-4, f"{name}: {error}"
+    assert maps.sharding.spec[0] == "batch", f"{name} is {maps.sharding}"
+"""
+FLAT = [m for m in METHODS if "cam" not in m and m not in {"rsp", "contrastive_rsp", "xrai"}]
+
+
+@pytest.mark.slow
+def test_an_explicit_mesh():
+    """Of layers without a place: JAX has no `vmap` of a sharded convolution there."""
+    script = f"few = {SMALL}\n{EXPLICIT}"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *FLAT], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -56,6 +56,7 @@ def quick(method):
 
 METHODS = {name: quick(method) for name, method in catalogue.METHODS.items()}
 KEY = jax.random.key(0)
+NHWC = ("NHWC", "HWIO", "NHWC")
 
 every_method = pytest.mark.parametrize("method", METHODS)
 some_methods = pytest.mark.parametrize(
@@ -260,3 +261,24 @@ def test_the_classifier_is_traced_a_fixed_number_of_times(method, traces, count)
     chex.clear_trace_counter()
     counted = chex.assert_max_traces(lambda x: f(x), traces)
     jax.jit(method(count)(counted))(x, target, key=KEY)
+
+
+@pytest.mark.parametrize(
+    "method", mostly_slow(METHODS, ["extremal_perturbation", "lpr", "rise", "smoothgrad"])
+)
+def test_strict_promotion_and_no_images(method):
+    """What `jax.grad` runs under runs here: JAX's strict settings, and a batch of none."""
+    w, key = jnp.ones((3, 3, 3, 4)), key_of(method)
+
+    def f(x):
+        h = jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=NHWC)
+        h = jax.lax.reduce_window(
+            jax.nn.relu(h), -jnp.inf, jax.lax.max, *[(1, 2, 2, 1)] * 2, "VALID"
+        )
+        return h.reshape(x.shape[0], 36) @ jnp.ones((36, 5))
+
+    explain = lambda x, target: METHODS[method](f)(x, target, key=key)
+    x, target = jnp.ones((2, 6, 6, 3)), jnp.array([0, 1])
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        shape = jax.eval_shape(explain, x, target).shape
+    assert explain(x[:0], target[:0]).shape == (0, *shape[1:])
