@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import scipy.ndimage
 from precision import enable_x64
+from speed import mostly_slow
 
 from jaxattr.image.masks import blurred_grid, grid_mask
 
 KEY = jax.random.key(0)
 
 
-@pytest.mark.parametrize(("size", "cells"), [((16, 18), 5), ((21, 50), 7), ((3, 4), 6)])
+@pytest.mark.parametrize(
+    ("size", "cells"), mostly_slow([((16, 18), 5), ((21, 50), 7), ((3, 4), 6)], [((16, 18), 5)])
+)
 def test_grid_masks(size, cells):
     """A grid enlarged as by the authors' `skimage.transform.resize(mode="reflect")` and cropped."""
     cell = [-(-n // cells) for n in size]

@@ -45,7 +45,7 @@ def test_a_program_on_one_core_does_not_wait_for_itself():
 @pytest.mark.parametrize("number", [0, 1, host.AT_ONCE // 4, host.AT_ONCE // 4 + 1, 50_001])
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
 def test_arrays_of_any_size_arrive(number, wrap):
-    x, y = jnp.arange(number, dtype=jnp.float32), jnp.arange(number) % 2 == 0
+    x, y = np.arange(number, dtype=np.float32), np.arange(number) % 2 == 0
     shape = jax.ShapeDtypeStruct((number,), jnp.float32)
     found = wrap(lambda x, y: host.call(lambda a, b: np.where(b, a, -a), shape, x, y))(x, y)
     np.testing.assert_array_equal(found, np.where(y, x, -x))

@@ -246,7 +246,7 @@ def test_what_has_no_better_spelling_is_left_alone():
         assert spelled(wide, x, w) is None
 
 
-@pytest.mark.parametrize("size", [8, 9])
+@pytest.mark.parametrize("size", mostly_slow([8, 9], [8]))
 def test_pools_inside_a_large_fusion(size):
     """Of equal arrays put side by side XLA's CPU backend has read some from the wrong place."""
     first, last = jax.random.split(jax.random.key(0))

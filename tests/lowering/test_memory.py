@@ -106,7 +106,12 @@ def test_an_identity_keeps_its_own_derivative():
             np.testing.assert_allclose(jax.grad(g)(X), jax.grad(f)(X), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["saliency", "guided_backprop", "lrp", "deeplift", "fullgrad"])
+@pytest.mark.parametrize(
+    "method",
+    mostly_slow(
+        ["saliency", "guided_backprop", "lrp", "deeplift", "fullgrad"], ["saliency", "lrp"]
+    ),
+)
 def test_a_second_eager_call_compiles_nothing(method):
     """Outside of `jit` a map costs what an eager gradient does, and leaves no program behind."""
     kernel = jax.random.normal(jax.random.key(0), (3, 3, 3, 8))

@@ -45,7 +45,7 @@ def test_scores_of_narrow_dtypes():
     np.testing.assert_array_equal(ours, wide)
 
 
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+@pytest.mark.parametrize("wrap", mostly_slow([lambda f: f, jax.jit], [jax.jit]))
 def test_one_class(wrap):
     """Without a hostile class the map is that of the target alone."""
     f, target = net(1), jnp.zeros(3, int)

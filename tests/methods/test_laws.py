@@ -95,7 +95,7 @@ def test_shape_dtype_and_batch(name, method):
     np.testing.assert_allclose(maps, np.concatenate(single), rtol=1e-9, atol=1e-12)
 
 
-@some_methods
+@pytest.mark.parametrize("method", mostly_slow(METHODS, ["lrp", "rise"]))
 def test_jit_and_eager(method):
     with enable_x64(True):
         makers = compiled, explained
