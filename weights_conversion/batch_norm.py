@@ -88,7 +88,7 @@ def _pairs(model: nnx.Module, x: Any) -> dict[Path, Path]:
         )
 
     norms = set()
-    for path, layer in list(nnx.iter_modules(watched)):
+    for path, layer in list(nnx.iter_graph(watched)):
         if type(layer) is nnx.BatchNorm:
             if not layer.use_running_average or layer.axis != -1:
                 raise ValueError(

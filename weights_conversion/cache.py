@@ -170,7 +170,7 @@ def _is_whole(directory: Path) -> bool:
 
 
 def _by_name(state: nnx.State) -> dict[str, Any]:
-    return {_name(path): variable.get_value() for path, variable in nnx.to_flat_state(state)}
+    return {_name(path): jax.tree.leaves(v)[0] for path, v in nnx.to_flat_state(state)}
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -203,7 +203,7 @@ def _transposed(model: nnx.Module) -> set[tuple[Any, ...]]:
     """
     return {
         path
-        for path, layer in nnx.iter_modules(model)
+        for path, layer in nnx.iter_graph(model)
         if isinstance(layer, nnx.ConvTranspose) and not layer.transpose_kernel
     }
 

@@ -224,7 +224,8 @@ def _unknown(flow: Flow, layer: str) -> str:
     if not known:
         return (
             f"layer {layer!r} is unknown: nothing in the function has a name; put the layer under "
-            "jax.named_scope or tag its value with jax.ad_checkpoint.checkpoint_name"
+            "jax.named_scope or tag its value with jax.ad_checkpoint.checkpoint_name; modules that "
+            "were under jax.jit when they were first called have no names: call them without it"
         )
     near = difflib.get_close_matches(layer, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}? " if near else ""

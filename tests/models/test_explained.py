@@ -81,7 +81,7 @@ def test_methods_explain_it(name):
     """Each image by itself; the values of a model are those of its lowered form."""
     model, x = member(name)
     target = jnp.array([0, 2])
-    normalized = any(isinstance(m, nnx.LayerNorm) for _, m in nnx.iter_modules(model))
+    normalized = any(isinstance(m, nnx.LayerNorm) for _, m in nnx.iter_graph(model))
     methods = METHODS[:-1] if normalized else METHODS
 
     @jax.jit

@@ -234,7 +234,7 @@ def test_leaves_model_and_source_alone(weights):
 def test_folded_model_is_equal(weights):
     model = loaded(weights)
     folded = fold_batch_norm(model, IMAGES)
-    norms = [path for path, m in nnx.iter_modules(folded) if isinstance(m, nnx.BatchNorm)]
+    norms = [path for path, m in nnx.iter_graph(folded) if isinstance(m, nnx.BatchNorm)]
     assert norms == [("norm",)]  # it follows a sum
     assert folded.conv1.bias is not None
     assert model.conv1.bias is None
