@@ -67,15 +67,17 @@ def dictionary(pairs: Any = ()) -> dict[Any, Any]:
 
     Tuples may take exponential time to hash, and whole numbers of any length do each time.
     """
+    return {
+        key if isinstance(key, _KEYS) or _is_short(key) else Foreign(type(key).__name__): value
+        for key, value in pairs
+    }
 
-    def key(value: Any) -> Any:
-        if isinstance(value, str | float | bytes | None):
-            return value
-        if isinstance(value, int) and abs(value) < 2**63:
-            return value
-        return Foreign(type(value).__name__)
 
-    return {key(name): value for name, value in pairs}
+_KEYS = (str, float, bytes, type(None))
+
+
+def _is_short(key: Any) -> bool:
+    return isinstance(key, int) and abs(key) < 2**63
 
 
 def storage(kind: Any, dtype: Any, key: Any, *rest: Any) -> Storage | Foreign | Global:
