@@ -58,8 +58,9 @@ def deeplift(f: Fun, *, baseline: Baseline = 0.0) -> Attribution:
     of; a `stop_gradient` stops nothing here. Affine layers and sums have their own derivative. A
     max-pool gives its change to the winner at `x` if it grew, and else to the winner at `x'`. A
     product of two values that depend on `x`, as in squeeze-and-excitation, attention or a
-    normalization, is split by `ab - a'b' = (b + b')/2 (a - a') + (a + a')/2 (b - b')`, and `a/b` as
-    `a (1/b)`.
+    normalization, is split by `ab - a'b' = (b + b')/2 (a - a') + (a + a')/2 (b - b')`. A quotient,
+    however a norm writes it, is split as `a = y b` is, `y - y' = (2 (a - a') - (y + y') (b - b')) /
+    (b + b')`, which nothing large cancels in where the baseline has no variance.
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.

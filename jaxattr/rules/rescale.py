@@ -19,11 +19,11 @@ from jax import lax
 from jaxattr.tracing import interpret
 from jaxattr.tracing.control_flow import written_out
 from jaxattr.tracing.freeze import refuse_loops, selection
-from jaxattr.tracing.interpret import Program
+from jaxattr.tracing.interpret import Equation, Program
 from jaxattr.tracing.local import Local, Rule, plain, refuse, with_backward
 from jaxattr.tracing.operations import extremum, is_layer
 from jaxattr.tracing.primitives import Kind
-from jaxattr.tracing.sites import should_inline_remat, survey
+from jaxattr.tracing.sites import Scope, every, should_inline_remat, survey
 from jaxattr.tracing.slopes import select
 from jaxattr.tracing.transform import Traced
 from jaxattr.types import Array
@@ -54,7 +54,36 @@ def rules(traced: Traced, start: Array) -> dict[str, Rule]:
     refused: dict[str, Rule] = {Kind.UNKNOWN: refuse}
     seen = traced.observe(dict.fromkeys(_MULTIPLY, plain) | refused, start)
     references = {position: operation.operands for position, operation in seen.items()}
-    return {k: _rule(m, references) for k, m in _MULTIPLY.items()} | refused
+    scales = _scales(traced.scope)
+
+    def multiply(kind: str) -> Multiply:
+        if kind != Kind.PRODUCT:
+            return _MULTIPLY[kind]
+        return lambda local, *given: product(local, *given, scale=scales.get(local.site.position))
+
+    return {k: _rule(multiply(k), references) for k in _MULTIPLY} | refused
+
+
+def _scales(scope: Scope) -> dict[int, int]:
+    """Return which factor of a product, by position, is an inverse power of a statistic."""
+    inverse: set[int] = set()
+    found = {}
+    for place in every(scope):
+        o = place.operation
+        entering = o.operands[: o.active]
+        made = o.kind is Kind.STATISTIC and any(map(_inverts, o.equations))
+        carried = o.kind in (Kind.STRUCTURE, Kind.LINEAR, Kind.AFFINE)
+        if made or (carried and inverse.issuperset(entering)):
+            inverse.update(o.outputs)
+        elif place.site is not None and o.leader.primitive == "mul" and len(entering) == 2:
+            first, second = (a in inverse for a in entering)
+            if first != second:
+                found[place.site.position] = int(second)
+    return found
+
+
+def _inverts(e: Equation) -> bool:
+    return e.primitive in ("rsqrt", "div", "pow") or e.params.get("y", 0) < 0
 
 
 def rescaled(f: Callable[..., Any], start: Array) -> Callable[..., Any]:
@@ -139,13 +168,38 @@ def midpoint(local: Local, reference: Operands, operands: Operands, m: Array) ->
     return pull(m)
 
 
-def product(local: Local, reference: Operands, operands: Operands, m: Array) -> Sequence[Array]:
-    """Split the change of a product by `midpoint`, that of `a / b` as the product `a * (1 / b)`."""
-    if local.equations[-1].primitive != "div":
+def product(
+    local: Local,
+    reference: Operands,
+    operands: Operands,
+    m: Array,
+    *,
+    scale: int | None = None,
+) -> Sequence[Array]:
+    """Split the change of a product by `midpoint`, that of a quotient by that of `a = y b`.
+
+        a / b - a0 / b0 = (2 (a - a0) - (y + y0) (b - b0)) / (b + b0),    y = a / b
+
+    A norm is a quotient too where it multiplies by `1 / b`, the factor number `scale`. However
+    small `b0` is, as for a reference without variance, nothing large cancels here. Where `b`
+    changes its sign, it is the product `a * (1 / b)`.
+    """
+    division = local.equations[-1].primitive == "div"
+    if not division and scale is None:
         return midpoint(local, reference, operands, m)
-    (a0, b0), (a1, b1) = reference, operands
-    _, pull = jax.vjp(jnp.broadcast_arrays, a1, b1)
-    return pull([m * (1 / b0 + 1 / b1) / 2, -m * (a0 + a1) / (2 * b0 * b1)])
+    _, pull = jax.vjp(jnp.broadcast_arrays, *operands[:2])
+    if division:
+        (a0, b0), (a1, b1) = reference, operands
+        same = (b0 > 0) == (b1 > 0)
+        total = jnp.where(same, b0 + b1, 1)
+        of_a = jnp.where(same, 2 / total, (1 / b0 + 1 / b1) / 2)
+        of_b = jnp.where(same, (a0 / b0 + a1 / b1) / total, (a0 + a1) / (2 * b0 * b1))
+        return pull([m * of_a, -m * of_b])
+    (a0, a1), (b0, b1) = ((reference[i], operands[i]) for i in (not scale, bool(scale)))
+    same = b0 * b1 > 0
+    w = jnp.where(same, b0 / jnp.where(same, b0 + b1, 1), 0.5)
+    back = [m * (w * b1 + (1 - w) * b0), m * (w * a0 + (1 - w) * a1)]
+    return pull(back if scale else back[::-1])
 
 
 def statistic(local: Local, reference: Operands, operands: Operands, m: Array) -> Sequence[Array]:

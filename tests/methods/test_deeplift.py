@@ -143,6 +143,41 @@ def test_complete_on_every_operation(f):
         np.testing.assert_allclose(there, back, rtol=1e-9, atol=1e-12)
 
 
+def normalized(x, spelling):
+    """Apply a LayerNorm without bias, by one of its spellings."""
+    mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True) + 1e-6
+    spelled = {
+        "rsqrt": lambda: (x - mean) * (lax.rsqrt(var) * 1.5),
+        "sqrt": lambda: (x - mean) / jnp.sqrt(var) * 1.5,
+        "power": lambda: (x - mean) * var**-0.5 * 1.5,
+    }
+    return spelled[spelling]()
+
+
+def test_norms_of_a_reference_without_variance():
+    """A black image has no variance in any block: the map stays small, complete and one."""
+    w1, w2 = (jax.random.normal(key, (3, 32, 32)) / 6 for key in KEYS[:2])
+
+    def explain(x, spelling):
+        def f(x):
+            z = normalized(x.reshape(len(x), 4, 32), spelling)
+            for first, second in zip(w1, w2, strict=True):
+                z = z + jax.nn.gelu(normalized(z, spelling) @ first) @ second
+            return normalized(z, spelling).mean(1)
+
+        return jaxattr.deeplift(f)(x, jnp.zeros(2, int)), f(x)[:, 0]
+
+    x = jax.random.normal(KEYS[2], (2, 4, 8, 4))
+    maps = []
+    for spelling in ("rsqrt", "sqrt", "power"):
+        a, change = map(np.asarray, jax.jit(explain, static_argnums=1)(x, spelling))
+        error = np.abs(a.sum((1, 2, 3), dtype=float) - change)
+        assert (error < 1e-6 * np.abs(a).sum((1, 2, 3))).all()
+        assert np.abs(a).max() < 100
+        maps.append(a)
+    assert max(relative_error(a, maps[0]) for a in maps) < 1e-4
+
+
 def test_by_hand():
     """Two layers: `W2 diag((a - a') / (z - z')) W1`."""
     with enable_x64(True):
