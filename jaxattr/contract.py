@@ -252,7 +252,7 @@ def _classes(f: Fun, found: Findings, x: Array) -> int:
         )
     if found.mixing is not None:
         raise ValueError(
-            f"`{found.mixing.primitive}` at {found.mixing.source} sums over the batch, so that the "
+            f"`{found.mixing.primitive}` at {found.mixing.source} goes over the batch, so that the "
             f"images change each other's maps, as a BatchNorm in training mode does: {EVALUATION}"
         )
     return shape[1]

@@ -19,7 +19,7 @@ class Findings(NamedTuple):
 
     Attributes:
         output: shape and dtype of what it returns.
-        mixing: a step that sums over the batch, or None.
+        mixing: a step that goes over the batch, as a sum does, or None.
         integer: a step that goes from integers made of the images back to floats, or None.
         probabilities: the softmax or sigmoid that the output comes from, or None.
     """
@@ -78,11 +78,19 @@ def _mixes(flow: Flow, e: Equation, known: Any) -> bool:
 
 
 def _summed(e: Equation) -> tuple[tuple[int, ...], ...]:
-    """Return for each input the axes over which an equation sums or takes the largest."""
-    if e.primitive == "dot_general":
-        return e.params["dimension_numbers"][0]
-    if e.primitive in ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"):
-        return (e.params["axes"],)
+    """Return for each input the axes over which an equation sums, sorts or transforms."""
+    params = e.params
+    match e.primitive:
+        case "dot_general":
+            return params["dimension_numbers"][0]
+        case "reduce_sum" | "reduce_max" | "reduce_min" | "reduce_prod":
+            return (params["axes"],)
+        case "sort":
+            return ((params["dimension"],),) * len(e.inputs)
+        case "top_k" | "cumsum" | "cumprod" | "cummax" | "cummin":
+            return ((params.get("axis", -1),),)
+        case "fft":
+            return (tuple(range(-len(params["fft_lengths"]), 0)),)
     return ()
 
 

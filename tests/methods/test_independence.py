@@ -31,10 +31,26 @@ def by_hand(x, axes=(0, 1, 2)):
     return jax.nn.relu(x).mean((1, 2))
 
 
+@pytest.mark.parametrize(
+    "over",
+    [
+        lambda h: jnp.sort(h, 0),
+        lambda h: jax.lax.top_k(h.T, 3)[0].T,
+        lambda h: jnp.cumsum(h, 0),
+        lambda h: jnp.fft.fft(h, axis=0).real,
+    ],
+    ids=["sort", "top_k", "cumsum", "fft"],
+)
+def test_whatever_goes_over_the_batch(over):
+    with pytest.raises(ValueError, match="goes over the batch"):
+        jaxattr.saliency(lambda x: over(x.mean((1, 2))))(X, TARGET)
+    assert np.isfinite(jaxattr.saliency(lambda x: over(x.mean((1, 2)).T).T)(X, TARGET)).all()
+
+
 @pytest.mark.parametrize("method", ["saliency", "integrated_gradients", "occlusion", "lrp", "rise"])
 @pytest.mark.parametrize("f", [linen(training=True), by_hand], ids=["linen", "by hand"])
 def test_a_batch_norm_in_training_mode(f, method):
-    with pytest.raises(ValueError, match=r"sums over the batch.*evaluation mode"):
+    with pytest.raises(ValueError, match=r"goes over the batch.*evaluation mode"):
         getattr(jaxattr, method)(f)(X, TARGET, key=jax.random.key(0))
 
 
