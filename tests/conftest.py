@@ -14,6 +14,8 @@ import pytest
 from jax._src.interpreters import mlir
 from torchvision_definitions import import_torchvision
 
+pytest_plugins = ["tiny_command_line"]
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 # Most of the tests' time goes into compiling small programs. XLA's older way of writing fused
@@ -29,9 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if jax.__version_info__ < (0, 12):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}"
     jax.config.update("jax_disable_most_optimizations", True)
-    if hasattr(
-        mlir, "make_ir_context"
-    ):  # loading its dialects is a fifth of a small program's time
+    if hasattr(mlir, "make_ir_context"):  # loads its dialects: a fifth of a small program's time
         mlir.make_ir_context = cache(mlir.make_ir_context)
     gc.set_threshold(100_000, 20, 100)  # tracing makes many objects that live
     if config.pluginmanager.hasplugin("cacheprovider") and not jax.config.jax_compilation_cache_dir:

@@ -32,6 +32,9 @@ def refused(result: Result) -> str:
     return last.removeprefix("Error: ")
 
 
+pytestmark = pytest.mark.usefixtures("no_programs_kept")
+
+
 METHODS: dict[str, Callable] = {
     "saliency": jaxattr.saliency,
     "integrated_gradients": lambda f: jaxattr.integrated_gradients(f, steps=3),

@@ -12,7 +12,7 @@ from PIL import Image
 from jaxattr.cli import explaining, photographs
 from jaxattr.cli.main import main
 
-pytestmark = pytest.mark.usefixtures("instant")
+pytestmark = pytest.mark.usefixtures("no_programs_kept", "instant")
 
 
 def run(*args: object) -> Result:

@@ -12,6 +12,8 @@ from jaxattr.cli.main import main
 from jaxattr.models import published
 from weights_conversion import open_checkpoint
 
+pytestmark = pytest.mark.usefixtures("no_programs_kept")
+
 WORDS = (
     "",
     " ",

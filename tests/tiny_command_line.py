@@ -1,3 +1,5 @@
+"""The command line with a model that compiles at once; `conftest.py` makes fixtures of it."""
+
 from pathlib import Path
 
 import jax
@@ -26,8 +28,8 @@ class Tiny(nnx.Module):
         return 9 * self.dense(x.mean((1, 2)))
 
 
-@pytest.fixture(autouse=True)
-def _no_programs_kept(monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def no_programs_kept(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
 
 
