@@ -390,11 +390,15 @@ def vmapped(w: Callable[..., Array]) -> Classifier:
     return jax.vmap(lambda image: f(image[None])[0])
 
 
+WRITTEN = {
+    f"ResNet in {key.upper() if key == 'nnx' else key.title()}": build
+    for key, build in FRAMEWORKS.items()
+}
 ARCHITECTURES: dict[str, Callable[..., Classifier]] = {
     "AlexNet": alexnet,
     "VGG": vgg,
     "ResNet": resnet,
-    **{f"ResNet in {name}": partial(resnet, build=build) for name, build in FRAMEWORKS.items()},
+    **{name: partial(resnet, build=build) for name, build in WRITTEN.items()},
     "pre-activation ResNet": pre_activation,
     "DenseNet": densenet,
     "Inception": inception,
@@ -423,9 +427,8 @@ ARCHITECTURES: dict[str, Callable[..., Classifier]] = {
 }
 """Architectures by the names in the table of docs/architectures.md."""
 
-SAME = {f"ResNet in {name}": "ResNet" for name in FRAMEWORKS} | dict.fromkeys(
-    ("scan", "remat", "cond", "vmap"), "residual blocks"
-)
+SAME = dict.fromkeys(WRITTEN, "ResNet")
+SAME |= dict.fromkeys(("scan", "remat", "cond", "vmap"), "residual blocks")
 """Networks that are another one, spelled otherwise."""
 
 
