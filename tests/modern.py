@@ -5,6 +5,7 @@ Each is a function of images `(B, 8, 8, 3)`, with weights of its own and biases;
 """
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,28 @@ def attention(q: Array, k: Array, v: Array) -> Array:
     return nn.softmax(q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5) @ v
 
 
+class Vit(NamedTuple):
+    """The weights of a vision transformer; kernel and bias of a layer, a norm's as one."""
+
+    patch: Array
+    bias: Array
+    token: Array
+    places: Array
+    blocks: list[dict[str, tuple[Array, Array]]]
+    norm: Array
+    head: Array
+
+
+def vit_weights(seed: int = 0, *, token: bool = True, blocks: int = 2) -> Vit:
+    """Draw weights for patches of 2 by 2 and two heads."""
+    draw, d = weights(seed), WIDTH
+    first = (draw(2, 2, 3, d) / 2, draw(d), draw(1, 1, d), draw(1, 16 + token, d))
+    shapes = {"n1": (2, d), "qkv": (d, 3 * d), "o": (d, d), "n2": (2, d), "up": (d, 2 * d)}
+    shapes |= {"down": (2 * d, d)}
+    layers = [{k: (draw(*s), 0.3 * draw(s[-1])) for k, s in shapes.items()} for _ in range(blocks)]
+    return Vit(*first, layers, draw(2, d), draw(d, CLASSES))
+
+
 def vit(
     seed: int = 0,
     *,
@@ -54,35 +77,21 @@ def vit(
     blocks: int = 2,
     attend: Callable[..., Array] = attention,
     act: Callable[[Array], Array] = nn.gelu,
+    normalize: Callable[[Array, Array], Array] = layer_norm,
 ) -> Callable[[Array], Array]:
-    """Build a vision transformer with two heads, of patches of 2 by 2, with or without a token."""
-    draw, d = weights(seed), WIDTH
-    patch, bias, first, places = (
-        draw(2, 2, 3, d) / 2,
-        draw(d),
-        draw(1, 1, d),
-        draw(1, 16 + token, d),
-    )
-    names = {
-        "n1": (2, d),
-        "qkv": (d, 3 * d),
-        "o": (d, d),
-        "n2": (2, d),
-        "up": (d, 2 * d),
-        "down": (2 * d, d),
-    }
-    layers = [{k: (draw(*s), 0.3 * draw(s[-1])) for k, s in names.items()} for _ in range(blocks)]
-    norm, head = draw(2, d), draw(d, CLASSES)
+    """Build a vision transformer, with a class token or a mean over tokens."""
+    patch, bias, first, places, layers, norm, head = vit_weights(seed, token=token, blocks=blocks)
+    d = WIDTH
 
     def block(x: Array, w: dict) -> Array:
         dense = lambda x, name: x @ w[name][0].astype(x.dtype) + w[name][1].astype(x.dtype)
         with jax.named_scope("attention"):
-            y = dense(layer_norm(x, w["n1"][0].astype(x.dtype)), "qkv")
+            y = dense(normalize(x, w["n1"][0].astype(x.dtype)), "qkv")
             heads = y.reshape(*y.shape[:2], 3, 2, d // 2).transpose(2, 0, 3, 1, 4)
             y = attend(*heads).transpose(0, 2, 1, 3).reshape(x.shape)
             x = x + dense(y, "o")
         with jax.named_scope("mlp"):
-            return x + dense(act(dense(layer_norm(x, w["n2"][0].astype(x.dtype)), "up")), "down")
+            return x + dense(act(dense(normalize(x, w["n2"][0].astype(x.dtype)), "up")), "down")
 
     def f(x: Array) -> Array:
         to = lambda a: a.astype(x.dtype)
@@ -97,7 +106,7 @@ def vit(
         for i, w in enumerate(layers):
             with jax.named_scope(f"block{i}"):
                 x = block(x, w)
-        x = layer_norm(x, to(norm))
+        x = normalize(x, to(norm))
         return (x[:, 0] if token else x.mean(1)) @ to(head)
 
     return f

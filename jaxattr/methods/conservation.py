@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from jaxattr.contract import attribution, one_by_one, same_options
 from jaxattr.methods.lrp import composite_of, lrp_details
-from jaxattr.rules.assignment import assign
 from jaxattr.rules.composites import Composite
 from jaxattr.rules.propagation import logit, named, read, tapped, zeros
 from jaxattr.tracing.sites import Scope
@@ -58,8 +57,7 @@ def conservation(f: Fun, **options: Any) -> Explanation[Conservation]:
 
 def _account(f: Fun, composite: Composite, x: Array, target: Array) -> Conservation:
     def one(x: Array, target: Array) -> Conservation:
-        scope = read(f, x).scope
-        rules = assign(composite, scope)
+        (scope, _), rules = read(f, composite, x)
         logits, pull = jax.vjp(
             lambda x, *taps: run_scope(scope, tapped(rules, *taps), x)[0],
             *(x, _ins(scope), zeros(scope)),

@@ -10,9 +10,10 @@ from jaxattr.facts import method
 from jaxattr.image.resize import resize
 from jaxattr.rules import lrp
 from jaxattr.rules.composites import Composite
-from jaxattr.rules.contributions import LayerRule
+from jaxattr.rules.contributions import LayerRule, positive
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.rules.relevance import proportional
+from jaxattr.tracing.factors import HELD
 from jaxattr.tracing.taps import Split, split
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
@@ -21,7 +22,19 @@ excitation: LayerRule = lrp.without_bias(lrp.z_plus())
 
 SHARES = proportional(stabilizer=0.0)
 
-EXCITATION = Composite(excitation, excitation, mean=SHARES, sum=SHARES)
+POSITIVE = proportional(positive, stabilizer=0.0)
+
+EXCITATION = Composite(
+    *(excitation, excitation),
+    mean=SHARES,
+    sum=SHARES,
+    norm=lrp.pass_(),
+    attention=excitation,
+    hold=(*HELD, "mean"),
+)
+"""Excitation backprop of networks without attention."""
+
+EXCITATION = EXCITATION._replace(attending=EXCITATION._replace(sum=POSITIVE))
 """Excitation backprop."""
 
 
@@ -60,8 +73,10 @@ def excitation_backprop(f: Fun, *, layer: str | None = None) -> Attribution:
 
     (eqs. 1, 3) with BatchNorm as part of the layer and without biases. Activations pass the
     probability on, a max-pool to its winner, sums and average pools by the shares of what they
-    add. Laws: on a network of ReLUs without residual sums nothing is negative, and the whole is 1
-    where every winner has an input that excites it.
+    add. Gates and normalizations pass it to what they scale. Attention is held: a winner draws
+    among the values that excite it, and residual sums share by their positive parts. Laws: on a
+    network of ReLUs without residual sums nothing is negative, and the whole is 1 where every
+    winner has an input that excites it.
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
@@ -73,8 +88,8 @@ def excitation_backprop(f: Fun, *, layer: str | None = None) -> Attribution:
         bilinearly. Cost: about three forward passes of a ResNet-50 or a VGG-16.
 
     Raises:
-        UnsupportedOperation: at a product of two values that depend on `x`, a normalization by
-            them, or an operation of unknown kind.
+        UnsupportedOperation: at a product of two values in which no factor can be told, a softmax
+            of the logits, or an operation of unknown kind.
         ValueError: if the layer is unknown; the known ones are listed.
 
     Example:

@@ -5,17 +5,18 @@ from typing import Any
 from jaxattr.contract import attribution, same_options
 from jaxattr.facts import method
 from jaxattr.rules import lrp as layer_rules
-from jaxattr.rules.composites import Composite, changed, epsilon_plus
+from jaxattr.rules.composites import Composite, attn_lrp_vit, changed, epsilon_plus
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.types import Attribution, Explanation, Fun
 
-_EPSILON_PLUS = epsilon_plus()
+DEFAULT = epsilon_plus()._replace(attending=attn_lrp_vit())
+"""z+ for convolutions, epsilon for dense layers; AttnLRP for what attends."""
 
 
 def lrp_details(
     f: Fun,
     *,
-    composite: Composite = _EPSILON_PLUS,
+    composite: Composite = DEFAULT,
     bias: bool = True,
     conserve: bool = False,
 ) -> Explanation[Relevance]:
@@ -56,8 +57,15 @@ def lrp(f: Fun, **options: Any) -> Attribution:
     where `z'` is what a rule of `jaxattr.rules.lrp` reads of the contributions `a_j w_jk` of a
     layer. A layer is a convolution, a dense layer or an `einsum`, together with the bias and the
     BatchNorm that follow it along the data flow, whatever their order and sign. Activations pass
-    relevance on, a max-pool gives it to the winner, sums and average pools split it in proportion,
-    and a gate (squeeze and excitation) passes it to the signal.
+    relevance on, a max-pool gives it to the winner, sums and average pools split it in proportion.
+    Of a product of values that depend on `x`, the factor is held (`jaxattr.freeze` tells which side
+    that is) and the signal takes all: through a gate, such as that of squeeze and excitation, and
+    through LayerNorm, GroupNorm, RMSNorm and the like, by the epsilon rule with the deviation held
+    and the mean subtracted.
+
+    A function with attention is explained by AttnLRP instead, with gamma 0.05 in its layers and
+    0.25 in the patches (`jaxattr.rules.composites.attn_lrp_vit`): attention weights get relevance
+    too, half of each matrix product's, and the softmax passes it by its Taylor expansion.
 
     Laws: with `conserve`, relevance sums to the logit at every layer; the same map for every
     spelling of a network; with epsilon 0 everywhere, in a network of ReLUs, gradient times input.
@@ -65,7 +73,8 @@ def lrp(f: Fun, **options: Any) -> Attribution:
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
         composite: which rule stands where: one of `jaxattr.rules.composites`, or your own
-            `Composite`. By default z+ for convolutions and epsilon for dense layers.
+            `Composite`. By default z+ for convolutions and epsilon for dense layers, and AttnLRP
+            where there is attention.
         bias: whether a bias, and the shift of a BatchNorm, takes a share of the relevance, as in
             the papers. It is lost to the image then.
         conserve: whether what biases and stabilizers take, and what reaches an output to which no
@@ -77,8 +86,8 @@ def lrp(f: Fun, **options: Any) -> Attribution:
         not negative, gamma and alpha-beta two (`docs/relevance.md`).
 
     Raises:
-        UnsupportedOperation: if `f` contains what no rule covers: a normalization by statistics of
-            the image (LayerNorm, GroupNorm, softmax), attention, a sort.
+        UnsupportedOperation: if `f` contains what no rule covers: a softmax of the logits, a
+            product in which no factor can be told, a sort.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -101,7 +110,7 @@ def lrp(f: Fun, **options: Any) -> Attribution:
 
 
 def composite_of(
-    composite: Composite = _EPSILON_PLUS, bias: bool = True, conserve: bool = False
+    composite: Composite = DEFAULT, bias: bool = True, conserve: bool = False
 ) -> Composite:
     """Return the composite that the options of `lrp` mean."""
     if not isinstance(composite, Composite):

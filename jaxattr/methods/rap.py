@@ -12,9 +12,10 @@ from jaxattr.contract import attribution, one_by_one
 from jaxattr.facts import method
 from jaxattr.rules.composites import Composite
 from jaxattr.rules.contributions import Handed, LayerRule, negative_terms, positive_terms, terms
-from jaxattr.rules.lrp import z_box
+from jaxattr.rules.lrp import pass_, z_box
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.rules.relevance import divide, proportional, settled
+from jaxattr.tracing.factors import HELD
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
@@ -78,6 +79,9 @@ RELATIVE = Composite(
     last=influence,
     mean=BY_SIZE,
     sum=BY_SIZE,
+    norm=pass_(),
+    attention=influence,
+    hold=(*HELD, "mean"),
 )
 """Relative attributing propagation, of one image."""
 
@@ -108,8 +112,9 @@ def rap(f: Fun) -> Attribution:
 
     where one $\psi$ for the layer keeps the sum. Units of less than the usual influence so end
     below zero: irrelevant. Convolutions hand negative relevance to what inhibits alone. The image
-    gets relevance by the z-box rule with its own minimum and maximum. Law: the map sums to the
-    logit, unless a layer has no active input.
+    gets relevance by the z-box rule with its own minimum and maximum. Gates and normalizations pass
+    it to what they scale, and held attention shares it by the magnitude of its terms. Law: the map
+    sums to the logit, unless a layer has no active input.
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
@@ -119,8 +124,8 @@ def rap(f: Fun) -> Attribution:
         forward and backward ones of every layer, about six forward passes of a ResNet-50.
 
     Raises:
-        UnsupportedOperation: at a product of two values that depend on `x`, a normalization by
-            them, or an operation of unknown kind.
+        UnsupportedOperation: at a product of two values in which no factor can be told, a softmax
+            of the logits, or an operation of unknown kind.
 
     Example:
         >>> import jax, jax.numpy as jnp

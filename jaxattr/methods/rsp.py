@@ -21,11 +21,13 @@ from jaxattr.contract import (
     where_finite,
 )
 from jaxattr.facts import method
-from jaxattr.methods.rap import image_box, shifted
+from jaxattr.methods.rap import image_box, influence, shifted
 from jaxattr.rules.composites import Composite, changed
 from jaxattr.rules.contributions import Handed, LayerRule, terms
+from jaxattr.rules.lrp import pass_
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.rules.relevance import divide, proportional, settled
+from jaxattr.tracing.factors import HELD
 from jaxattr.tracing.taps import Split, split
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array, Attribution, Explanation, Fun
@@ -75,7 +77,14 @@ def purging(rule: LayerRule) -> LayerRule:
 
 POSITIVE = proportional(lambda a: jnp.maximum(a, 0), stabilizer=0.0)
 
-SECTIONAL = Composite(sectional, sectional, first=image_box, mean=POSITIVE, sum=POSITIVE)
+SECTIONAL = Composite(
+    *(sectional, sectional, image_box),
+    mean=POSITIVE,
+    sum=POSITIVE,
+    norm=pass_(),
+    attention=influence,
+    hold=(*HELD, "mean"),
+)
 """Relative sectional propagation, of one image."""
 
 

@@ -24,6 +24,8 @@ def assign(composite: Composite, scope: Scope) -> dict[str, Rule]:
     layers = [p.site for p in found if p.site is not None]
     batch = scope.program.avals[scope.program.inputs[0]].shape[:1]
     shared = {p.site.position for p in found if p.site and _uses(p.operation) > math.prod(batch)}
+    scopes = ((p.site, p.operation) for p in every(scope))
+    held = {site.position: o for site, o in scopes if site is not None and o.held}
     for name in composite.layers:
         if not any(is_under(site.name, name) for site in layers):
             raise ValueError(_unknown("layer", name, [site.name for site in layers]))
@@ -33,6 +35,8 @@ def assign(composite: Composite, scope: Scope) -> dict[str, Rule]:
 
     def of_layer(local: Local) -> LayerRule:
         position, path = local.site.position, local.site.name
+        if position in held:
+            return composite.attention if held[position].layered else composite.norm
         if all(site.position != position for site in layers):
             return composite.scale
         named = [rule for name, rule in composite.layers.items() if is_under(path, name)]
@@ -51,6 +55,7 @@ def assign(composite: Composite, scope: Scope) -> dict[str, Rule]:
         "sum": composite.sum,
         "product": composite.product,
         "max_pool": composite.max_pool,
+        "softmax": composite.softmax,
         "statistic": composite.statistic,
         "unknown": composite.unknown,
     }
@@ -95,7 +100,7 @@ def _reached(scope: Scope, *, reverse: bool) -> frozenset[int]:
 
 
 def _is_layer(o: Operation) -> bool:
-    return o.kind is Kind.AFFINE and o.layered
+    return o.kind is Kind.AFFINE and o.layered and not o.held
 
 
 def _uses(o: Operation) -> int:

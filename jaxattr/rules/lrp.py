@@ -187,6 +187,26 @@ def pass_() -> LayerRule:
     return rule
 
 
+def detached(epsilon: float = 1e-6) -> LayerRule:
+    r"""Leave out a shift: the LRP-epsilon rule of a normalization whose deviation is held.
+
+    $$R_j = \frac{z_j}{z_j + b_j + \epsilon\,\mathrm{sign}(z_j + b_j)} R_j$$
+
+    where $z$ is the scaled input; all of it, exactly, where nothing is added.
+
+    Reference:
+        Ali et al., XAI for transformers: better explanations through conservative propagation,
+        ICML 2022, section 4.
+    """
+
+    def rule(r: Array, x: Array, layer: Weighted) -> Handed:
+        z = layer.linear(x)
+        down = jnp.where(layer.shift == 0, r, z * divide(r, z + layer.shift, epsilon))
+        return Handed(down, r - down)
+
+    return rule
+
+
 def without_bias(rule: LayerRule) -> LayerRule:
     """Leave the bias out of a rule's denominators."""
 

@@ -13,7 +13,7 @@ from jaxattr.rules.composites import Composite
 from jaxattr.tracing.control_flow import written_out
 from jaxattr.tracing.local import Local, Rule, plain, refuse
 from jaxattr.tracing.primitives import Kind
-from jaxattr.tracing.sites import Scope
+from jaxattr.tracing.sites import Scope, every
 from jaxattr.tracing.transform import Traced, run_scope, trace
 from jaxattr.types import Array, Fun
 
@@ -38,10 +38,18 @@ def logit(logits: Array, target: Array) -> Array:
     return logits * one_hot(target, logits)
 
 
-def read(f: Fun, x: Any) -> Traced:
-    """Read a function; loops are written out if its first or last layer is in one."""
-    traced = trace(f, x)
-    return traced if all(ends(traced.scope)) else trace(f, x, write_out=written_out)
+def read(f: Fun, composite: Composite, x: Any) -> tuple[Traced, dict[str, Rule]]:
+    """Read a function, what its composite holds held, and return it with the composite's rules.
+
+    Loops are written out if its first or last layer is in one.
+    """
+    traced = trace(f, x, hold=composite.hold)
+    if not all(ends(traced.scope)):
+        traced = trace(f, x, hold=composite.hold, write_out=written_out)
+    held = (p.operation for p in every(traced.scope) if p.operation.held)
+    if composite.attending is not None and any(o.layered for o in held):
+        return read(f, composite.attending, x)
+    return traced, assign(composite, traced.scope)
 
 
 def propagate(
@@ -60,8 +68,7 @@ def propagate(
         target: classes `(B,)`.
         start: the relevance of the logits.
     """
-    traced = read(f, x)
-    rules = assign(composite, traced.scope)
+    traced, rules = read(f, composite, x)
     logits, pull = jax.vjp(lambda x: traced.run(rules, x), x)
     (a,) = pull(start(logits, target))
     return where_finite(a, logits)
@@ -75,8 +82,7 @@ def propagate_layers(
     start: Start = logit,
 ) -> Relevance:
     """Return the relevance of the image and of the output of every operation, as `propagate`."""
-    scope = read(f, x).scope
-    rules = assign(composite, scope)
+    (scope, _), rules = read(f, composite, x)
     a, found = cotangents(scope, rules, x, lambda logits: start(logits, target))
     return Relevance(a, named(scope, found))
 

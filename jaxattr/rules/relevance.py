@@ -116,9 +116,9 @@ def proportional(
 def gated(local: Local) -> Callable[..., Array]:
     """Pass relevance through a gate to the signal, as if the gate were a constant.
 
-    The gate is the factor that is the same at many places: the channel weights of squeeze and
-    excitation. A product of two values of one shape is refused, for neither is the gate; a
-    selection is followed to what it selects.
+    For gates that the composite does not hold: the factor that is the same at many places. A
+    product of two values of one shape is refused, for neither is the gate; a selection is followed
+    to what it selects.
 
     Reference:
         Arras et al., Explaining recurrent neural network predictions in sentiment analysis, WASSA
@@ -141,10 +141,46 @@ def gated(local: Local) -> Callable[..., Array]:
     return product
 
 
+def halved(stabilizer: float = 1e-6) -> Rule:
+    """Make the rule that gives each of two factors half of what their products get.
+
+        R(A)_ji = sum_p A_ji V_ip R_jp / (2 O_jp + eps),   R(V)_ip likewise,   O = A V
+
+    and half of the relevance, exactly, to each factor of an elementwise product. Of a quotient the
+    numerator takes all. Law: conserves, up to the stabilizer.
+
+    Reference:
+        Achtibat et al., AttnLRP, ICML 2024, eqs. 13 and 15.
+    """
+
+    def backward(r: Array, local: Local, operands: Sequence[Any]) -> Sequence[Array]:
+        factors, given = operands[: local.active], operands[local.active :]
+        if local.site.op == "div":
+            return [r, jnp.zeros_like(factors[1])]
+        if local.site.op == "mul" and all(a.shape == r.shape for a in factors):
+            return [r / 2] * 2
+        z, pull = jax.vjp(lambda *a: local.value(*a, *given), *factors)
+        share = divide(r, 2 * z, stabilizer)
+        return [a * c for a, c in zip(factors, pull(share), strict=True)]
+
+    half = relevance(backward)
+    return lambda local: (plain if local.site.op == "select_n" else half)(local)
+
+
+def _taylor(r: Array, local: Local, operands: Sequence[Any]) -> Sequence[Array]:
+    z, *given = operands
+    s, pull = jax.vjp(lambda z: local.value(z, *given), z)
+    (c,) = pull(divide(r, s))
+    return [jnp.where(c == 0, 0, z * c)]
+
+
+taylor: Rule = relevance(_taylor)
+"""The rule of a softmax, `R_i(z) = z_i (R_i - s_i sum_j R_j)` (Achtibat et al., 2024, eq. 11)."""
+
+
 def normalization(local: Local) -> Callable[..., Array]:
-    """Refuse a normalization by statistics of the image: no rule says how relevance divides."""
+    """Refuse a statistic that is not held, because it is what the function is after."""
     raise UnsupportedOperation(
-        f"{local.site.where}, computes a statistic of the image, as LayerNorm, GroupNorm, a "
-        "softmax or a BatchNorm in training mode does; relevance has no rule for what is divided "
-        "by it. Explain logits rather than probabilities, and models in evaluation mode"
+        f"{local.site.where}, computes a statistic of the image, such as a softmax, that scales "
+        "nothing; relevance has no rule for it. Explain logits rather than probabilities"
     )

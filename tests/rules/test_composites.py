@@ -83,8 +83,8 @@ def test_kinds_that_were_refused_or_fixed():
     rule = lrp.epsilon()
     for slots in ({}, {"statistic": own_derivative}, {"unknown": own_derivative}):
         with pytest.raises(jaxattr.UnsupportedOperation):
-            jaxattr.lrp(f, composite=Composite(rule, rule, **slots))(x, target)
-    slots = {"statistic": own_derivative, "unknown": own_derivative}
+            jaxattr.lrp(f, composite=Composite(rule, rule, hold=(), **slots))(x, target)
+    slots = {"statistic": own_derivative, "unknown": own_derivative, "hold": ()}
     a = jax.jit(jaxattr.lrp(f, composite=Composite(rule, rule, **slots)))(x, target)
     assert np.isfinite(a).all()
     nothing = lambda local: lambda *operands: jax.lax.stop_gradient(local.value(*operands))
