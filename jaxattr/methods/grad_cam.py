@@ -13,7 +13,9 @@ from jaxattr.types import Array, Attribution, Fun
 
 
 @method(cost="1 forward, 1 backward to the layer", family="class activation maps", spatial=True)
-def grad_cam(f: Fun, *, layer: str | None = None, relu: bool = True) -> Attribution:
+def grad_cam(
+    f: Fun, *, layer: str | None = None, grid: tuple[int, int] | None = None, relu: bool = True
+) -> Attribution:
     """Weight a layer's channels by their mean gradient.
 
         w_c = mean_ij dy_t / dA_ijc,    a = ReLU( sum_c w_c A_c )      (eqs. 1, 2)
@@ -27,6 +29,7 @@ def grad_cam(f: Fun, *, layer: str | None = None, relu: bool = True) -> Attribut
         layer: a module path such as `"layer4"`, a `jax.named_scope` or a `checkpoint_name`. By
             default the last layer with a spatial extent, pools left out: the ReLU of a VGG's last
             convolution, the end of a ResNet's `layer4`.
+        grid: rows and columns of the layer's tokens, where the function does not tell.
         relu: whether evidence against the class is dropped, as in the paper.
 
     Returns:
@@ -51,7 +54,7 @@ def grad_cam(f: Fun, *, layer: str | None = None, relu: bool = True) -> Attribut
     """
 
     def explain(x: Array, target: Array, key: object) -> Array:
-        value, gradient = at_layer(f, x, target, layer)
+        value, gradient = at_layer(f, x, target, layer, grid)
         cam = (gradient.mean((1, 2), keepdims=True) * value).sum(-1, keepdims=True)
         return resize(jnp.maximum(cam, 0) if relu else cam, (x.shape[1], x.shape[2]))
 
@@ -65,9 +68,11 @@ class Channels(NamedTuple):
     gradient: Array
 
 
-def at_layer(f: Fun, x: Array, target: Array, layer: str | None) -> Channels:
+def at_layer(
+    f: Fun, x: Array, target: Array, layer: str | None, grid: tuple[int, int] | None = None
+) -> Channels:
     """Return what the channels of a layer hold, and how the logit of the target grows with it."""
-    halves = split(f, x, layer=layer)
+    halves = split(f, x, layer=layer, grid=grid)
     value = halves.before(x)
     logits, pull = jax.vjp(lambda v: halves.after(v, x), value)
     (gradient,) = pull(one_hot(target, logits))

@@ -10,7 +10,9 @@ from jaxattr.types import Array, Attribution, Fun
 
 
 @method(cost="1 forward, 1 backward to the layer", family="class activation maps", spatial=True)
-def grad_cam_plus_plus(f: Fun, *, layer: str | None = None) -> Attribution:
+def grad_cam_plus_plus(
+    f: Fun, *, layer: str | None = None, grid: tuple[int, int] | None = None
+) -> Attribution:
     """Weight a layer's channels by their positive gradients, each position by its own share.
 
         w_c = sum_ij alpha_ijc max(g_ijc, 0),    alpha = 1 / (2 + g_ijc sum_ab A_abc)      (eq. 19)
@@ -26,6 +28,7 @@ def grad_cam_plus_plus(f: Fun, *, layer: str | None = None) -> Attribution:
         layer: as for `grad_cam`. The formula is meant for values that are not negative.
 
     Returns:
+        grid: rows and columns of the layer's tokens, where the function does not tell.
         A non-negative attribution of shape `(B, H, W, 1)`. Cost: as `grad_cam`.
 
     Raises:
@@ -49,7 +52,7 @@ def grad_cam_plus_plus(f: Fun, *, layer: str | None = None) -> Attribution:
     """
 
     def explain(x: Array, target: Array, key: object) -> Array:
-        value, gradient = at_layer(f, x, target, layer)
+        value, gradient = at_layer(f, x, target, layer, grid)
         weights = plus_plus_weights(value, gradient)
         cam = (weights[:, None, None] * value).sum(-1, keepdims=True)
         return resize(jnp.maximum(cam, 0), (x.shape[1], x.shape[2]))

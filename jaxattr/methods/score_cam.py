@@ -23,6 +23,7 @@ def score_cam(
     f: Fun,
     *,
     layer: str | None = None,
+    grid: tuple[int, int] | None = None,
     score: Score = logit,
     enlarge: Resize = resize,
     chunk: int = 16,
@@ -40,6 +41,7 @@ def score_cam(
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
         layer: as for `grad_cam`.
+        grid: rows and columns of the layer's tokens, where the function does not tell.
         score: `F`, of logits and classes; `jaxattr.scores.logit` in the paper.
         enlarge: how channels and the map are resized.
         chunk: how many channels of each image are tried at once, at most; memory grows with it, not
@@ -73,7 +75,7 @@ def score_cam(
 
     def explain(x: Array, target: Array, key: object) -> Array:
         size = (x.shape[1], x.shape[2])
-        halves = split(f, x, layer=layer)
+        halves = split(f, x, layer=layer, grid=grid)
         value = halves.channels_last(halves.before(x))
 
         def seen(channel: Array) -> Array:

@@ -18,6 +18,7 @@ from jaxattr.tracing.operations import Operation, operations
 from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.roles import Role, Roles, axes, roles
 from jaxattr.tracing.sites import scope_ends_with, should_inline, should_inline_remat, survey
+from jaxattr.tracing.tokens import TOKENS, grid_of, last_tokens
 from jaxattr.tracing.transform import run_scope
 
 
@@ -29,12 +30,14 @@ class Split(NamedTuple):
         after: `(value, x) -> output`; `x` serves what bypasses the layer.
         roles: what the axes of the value are.
         layer: its name, if it has been named.
+        grid: rows and columns of its tokens, if it has tokens and that is known.
     """
 
     before: Callable[[Any], jax.Array]
     after: Callable[[jax.Array, Any], Any]
     roles: Roles
     layer: str | None = None
+    grid: tuple[int, int] | None = None
 
     @property
     def channel_axis(self) -> int:
@@ -44,9 +47,13 @@ class Split(NamedTuple):
     def channels_last(self, value: jax.Array) -> jax.Array:
         """Return a value of the layer, or its gradient, as `(B, h, w, C)`.
 
+        Tokens become their grid; those before it, such as a class token, are left out.
+
         Raises:
             ValueError: if it has other axes.
         """
+        if value.ndim == 3 and (self.grid is not None or Role.TOKEN in self.roles):
+            return self._drawn(value)
         order = axes(self.roles) or ((0, 1, 2, 3) if value.ndim == 4 else None)
         if order is None:
             raise ValueError(
@@ -55,6 +62,20 @@ class Split(NamedTuple):
             )
         others = [i for i in range(value.ndim) if i not in order]
         return value.transpose(*order, *others).reshape([value.shape[i] for i in order])
+
+    def _drawn(self, value: jax.Array) -> jax.Array:
+        known = all(self.roles.count(role) == 1 for role in TOKENS)
+        value = value.transpose([self.roles.index(role) for role in TOKENS]) if known else value
+        rows, columns = self.grid or (0, 0)
+        if not 0 < rows * columns <= value.shape[1]:
+            raise ValueError(
+                f"the layer has {value.shape[1]} tokens, which are no grid of {self.grid} with "
+                "others before it: say by grid=(rows, columns) how they lie"
+                if self.grid
+                else f"how the {value.shape[1]} tokens of the layer lie is not known: say it by "
+                "grid=(rows, columns)"
+            )
+        return value[:, -rows * columns :].reshape(len(value), rows, columns, -1)
 
 
 class Taps(NamedTuple):
@@ -70,6 +91,7 @@ def split(
     *,
     layer: str | None = None,
     rules: Mapping[str, Rule] | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> Split:
     """Cut `f` at a layer, each half read, lowered and under `rules` if there are any.
 
@@ -80,7 +102,9 @@ def split(
         x: that argument, or its shape.
         layer: a module path, `jax.named_scope` or `checkpoint_name`; the last value computed under
             it is meant. By default the last layer with a spatial extent (`last_features`): of a VGG
-            the last convolution's ReLU, of a ResNet the last residual sum's.
+            the last convolution's ReLU, of a ResNet the last residual sum's; of a transformer the
+            tokens of the last block (`tokens.last_tokens`).
+        grid: rows and columns of the layer's tokens, where they cannot be told.
         rules: rules for the backward pass, as for `with_rules`.
 
     Raises:
@@ -91,6 +115,8 @@ def split(
     known = roles(flow)
     cut = last_features(flow, known) if layer is None else _find(flow, layer)
     of_cut = known.get(cut, ())
+    if grid is None and Role.TOKEN in of_cut:
+        grid = grid_of(flow, known, cut)
     before = program._replace(outputs=(cut,))
     after = program._replace(inputs=(cut, *program.inputs))
 
@@ -102,7 +128,7 @@ def split(
         outputs = run_scope(scope, rules or {}, value, *jax.tree.leaves(x))
         return jax.tree.unflatten(tree, outputs)
 
-    return Split(run_before, run_after, of_cut, layer)
+    return Split(run_before, run_after, of_cut, layer, grid)
 
 
 def taps(f: Callable[..., Any], layers: Sequence[str]) -> Callable[..., Taps]:
@@ -241,11 +267,11 @@ def last_features(flow: Flow, roles: Mapping[int, Roles]) -> int:
     last_use = {v: max(uses) for v, uses in flow.used.items()}
     order = {e.outputs[0]: i for i, e in enumerate(flow.program.equations)}
     alive = sorted((flow.made.get(v, -1), last_use[v]) for v in flow.active if v in last_use)
-    found = [
-        o.outputs[0]
-        for o in fold(flow.program, operations(flow.program, flow.program.inputs))
-        if _is_feature(flow, o, roles)
-    ]
+    every = fold(flow.program, operations(flow.program, flow.program.inputs))
+    found = [o.outputs[0] for o in every if _is_feature(flow, o, roles)]
+    tokens = last_tokens(flow, roles, every)
+    if tokens is not None and all(flow.made[v] < flow.made[tokens] for v in found):
+        return tokens
     if not found:
         raise ValueError(
             "the function has no layer of shape (batch, height, width, channels) with a spatial "

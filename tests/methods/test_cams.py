@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from modern import images, vit
 from nets import load, plain
 from peers import peer, relative_error
 from precision import enable_x64
@@ -13,9 +14,11 @@ from speed import mostly_slow
 
 import jaxattr
 from jaxattr.image import maps
+from jaxattr.image.resize import resize
 from jaxattr.methods.grad_cam import at_layer
 from jaxattr.methods.grad_cam_plus_plus import plus_plus_weights
 from jaxattr.scores import probability
+from jaxattr.tracing.taps import split
 
 LAYERS = {"vgg": ("relu2", "relu3"), "resnet": ("layer1", "layer2"), "lite": ("act1", "act3")}
 PERTURBATIONS, CAMERAS = peer("perturbations"), peer("cameras")
@@ -233,3 +236,26 @@ def test_errors():
     for method in (jaxattr.score_cam, jaxattr.cameras):
         with pytest.raises(ValueError, match="chunk is 0"):
             method(f, chunk=0)
+
+
+@pytest.mark.parametrize("token", [True, False])
+def test_tokens_become_their_grid(token):
+    """The last block's, after its first norm, or its sum where tokens are averaged: by hand."""
+    with enable_x64(True):
+        x, target = images(), jnp.array([1, 3])
+        f = vit(token=token)
+        halves = split(f, x)
+        value = halves.before(x)
+        assert value.shape == (2, 16 + token, 8)
+        gradient = jax.grad(lambda v: halves.after(v, x)[jnp.arange(2), target].sum())(value)
+        of_patches = lambda a: a[:, -16:].reshape(2, 4, 4, 8)
+        v, g = of_patches(value), of_patches(gradient)
+        cam = (g.mean((1, 2), keepdims=True) * v).sum(-1, keepdims=True)
+        expected = resize(jnp.maximum(cam, 0), (8, 8))
+        ours = jax.jit(jaxattr.grad_cam(f))(x, target)
+        other = jax.jit(jaxattr.grad_cam(f, grid=(2, 8)))(x, target)
+        with pytest.raises(ValueError, match="how they lie"):
+            jax.eval_shape(jaxattr.grad_cam(f, grid=(5, 8)), x, target)
+    np.testing.assert_allclose(ours, expected, rtol=1e-9)
+    assert np.abs(g).max() > 0
+    assert np.abs(other - ours).max() > 0
