@@ -26,9 +26,9 @@ def grad_cam_plus_plus(
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
         layer: as for `grad_cam`. The formula is meant for values that are not negative.
+        grid: rows and columns of the layer's tokens, where the function does not tell.
 
     Returns:
-        grid: rows and columns of the layer's tokens, where the function does not tell.
         A non-negative attribution of shape `(B, H, W, 1)`. Cost: as `grad_cam`.
 
     Raises:
