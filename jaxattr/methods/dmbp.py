@@ -79,6 +79,24 @@ def guided(frozen: Frozen, x: Array, target: Array) -> tuple[Array, ...]:
     return tuple(jnp.where(g > 0, 2, -2).astype(g.dtype) for g in gradients)
 
 
+def rmsprop(learning_rate: float, *, decay: float = 0.99) -> optax.GradientTransformation:
+    """Return `optax.rmsprop`, with a finite derivative where a gradient has always been zero."""
+
+    def init(params: Any) -> Any:
+        return jax.tree.map(jnp.zeros_like, params)
+
+    def moved(g: Array, square: Array) -> Array:
+        known = square > 0
+        root = jnp.where(known, jnp.sqrt(jnp.where(known, square, 1)), 0)
+        return -learning_rate * (g / (root + 1e-8))
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        state = jax.tree.map(lambda s, g: decay * s + (1 - decay) * g**2, state, updates)
+        return jax.tree.map(moved, updates, state), state
+
+    return optax.GradientTransformation(init, update)
+
+
 def dmbp_details(
     f: Fun,
     *,
@@ -98,7 +116,7 @@ def dmbp_details(
         `(x, target) -> Decomposition`.
     """
     if optimizer is None:
-        optimizer = optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
+        optimizer = rmsprop(learning_rate)
 
     def explain(x: Array, target: Array, key: object) -> Decomposition:
         frozen = freeze(f, x, hold=hold)

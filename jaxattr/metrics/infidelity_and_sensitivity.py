@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxattr import scores
 from jaxattr.contract import (
     check_batch,
     check_images,
@@ -18,7 +19,6 @@ from jaxattr.loops.progress import Progress, report
 from jaxattr.loops.variants import evaluate_variants
 from jaxattr.metrics.arguments import check_range, real
 from jaxattr.metrics.results import Score, scored
-from jaxattr.scores import logit
 from jaxattr.tracing.transform import lowered
 from jaxattr.types import Array, Attribution, Fun, Key
 
@@ -93,12 +93,13 @@ def infidelity(
     perturb: Perturb | None = None,
     samples: int = 10,
     rescale: bool = False,
+    score: scores.Score = scores.logit,
     chunk: int = 16,
     progress: Progress | None = None,
 ) -> RandomMetric:
-    """Measure how badly a map predicts what perturbations of the image do to the logit.
+    """Measure how badly a map predicts what perturbations of the image do to the score.
 
-        score = mean over I of ( beta <I, a> - (f(x)_t - f(x - I)_t) )^2
+        score = mean over I of ( beta <I, a> - (s(x) - s(x - I)) )^2
 
     Lower is better. Laws: 0 for a model linear in the image and its gradient; with `rescale`,
     the same for every multiple of the map.
@@ -110,12 +111,13 @@ def infidelity(
         samples: how many are drawn.
         rescale: whether `beta` is the factor of the map that makes the score smallest, rather
             than 1.
+        score: `s`, of `jaxattr.scores`, what the map explains.
         chunk: how many perturbations of each image are evaluated at once, at most.
         progress: called with the number of perturbations done, up to a hundred times.
 
     Returns:
-        A function of `x`, `target`, `attribution` and `key` to a score in squared units of the
-        logit. The map must be one per unit of input, as a gradient is, not multiplied by the
+        A function of `x`, `target`, `attribution` and `key` to a score in squared units of
+        `s`. The map must be one per unit of input, as a gradient is, not multiplied by the
         image; a map without channels stands for each of them. Cost: samples + 1 forward passes.
 
     Raises:
@@ -152,12 +154,12 @@ def infidelity(
 
         def read(logits: Array, key: Key) -> tuple[Array, Array]:
             told = (taken(key) * a).sum((1, 2, 3))
-            return logit(logits, target), told.astype(logits.dtype)
+            return score(logits, target), told.astype(logits.dtype)
 
         left, told = evaluate_variants(
             f, lambda key: x - taken(key), keys, read, chunk=chunk, progress=progress
         )
-        seen = logit(real("the logits", lowered(f)(x)), target)[:, None] - left
+        seen = score(real("the logits", lowered(f)(x)), target)[:, None] - left
         power = (told**2).mean(1)
         best = (told * seen).mean(1) / jnp.where(power > 0, power, 1)
         beta = best if rescale else jnp.ones_like(best)

@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxattr
-from jaxattr import metrics
+from jaxattr import metrics, scores
 
 WEIGHTS = np.random.default_rng(0).normal(size=(48, 3)).astype(np.float32)
 X = jnp.asarray(np.random.default_rng(1).normal(size=(2, 4, 4, 3)), jnp.float32)
@@ -36,3 +37,12 @@ def test_completeness_of_gradient_times_input_on_a_linear_model():
 def test_completeness_of_integrated_gradients():
     a = jax.jit(jaxattr.integrated_gradients(smooth, steps=200))(X, TARGET)
     assert jax.jit(metrics.completeness_error(smooth))(X, TARGET, a).score.max() < 1e-3
+
+
+@pytest.mark.parametrize("metric", [metrics.completeness_error, metrics.infidelity])
+def test_a_score_of_the_logits(metric):
+    """The probability of a model is the logit of the model of probabilities."""
+    key = {} if metric is metrics.completeness_error else {"key": jax.random.key(0)}
+    ours = metric(linear, score=scores.probability)(X, TARGET, X, **key).score
+    theirs = metric(lambda x: jax.nn.softmax(linear(x)))(X, TARGET, X, **key).score
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
