@@ -48,6 +48,11 @@ def attribution(
     """
 
     def attribute(x: Array, target: Array, *, key: Key | None = None) -> T:
+        if target is None:
+            raise ValueError(
+                "target is None: pass one class for each image, such as f(x).argmax(-1) for the "
+                "class of the highest logit"
+            )
         x, target = jnp.asarray(x), jnp.asarray(target)
         classes = check_batch(f, x, target, differentiates=differentiates, has_rules=has_rules)
         target = target.astype(jnp.promote_types(target.dtype, jnp.int32))

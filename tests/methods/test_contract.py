@@ -58,6 +58,11 @@ def test_a_function_of_one_batch_size(wrap):
             explain(X, TARGET, key=jax.random.key(0))
 
 
+def test_no_target():
+    with pytest.raises(ValueError, match=r"target is None: pass one class.*argmax"):
+        jaxattr.saliency(net)(X, None)
+
+
 HEADS = {
     "softmax": jax.nn.softmax,
     "sigmoid": jax.nn.sigmoid,
