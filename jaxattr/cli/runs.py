@@ -24,6 +24,9 @@ _SHARD = "Part i of n independent processes: i/n, from 0/n.  [default: ask jax.d
 @click.option("--model", default="efficientnet_lite0", show_default=True, help="Its name.")
 @click.option("--weights", help="Published weights by name.  [default: the best]")
 @click.option("--checkpoint", help="A file of weights of your own, of torch or safetensors.")
+@click.option("--key", help="Where its state dict is, as teacher.  [default: the usual places]")
+@click.option("--no-ema", is_flag=True, help="Its last weights, not their average over training.")
+@click.option("--rename", multiple=True, metavar="OLD=NEW", help="How its keys begin, and become.")
 @click.option("--method", required=True, help="Names, with commas between.")
 @click.option("--option", "options", multiple=True, metavar="METHOD.NAME=VALUE", help=_OPTION)
 @click.option(
@@ -60,6 +63,7 @@ def run(
     out: str,
     shard: str | None,
     threads: int,
+    no_ema: bool,
     **rest: Any,
 ) -> None:
     """Explain a whole data set.
@@ -77,7 +81,7 @@ def run(
 
         names = [name.strip() for name in method.split(",") if name.strip()]
         methods = _options(names, options)
-        job = Job(data=data, methods=methods, target=target, **rest)
+        job = Job(data=data, methods=methods, target=target, ema=not no_ema, **rest)
         model, preprocess, classes = _load(job)
         if target not in TARGETS:
             job = job._replace(target=find_class(target, classes))
@@ -166,8 +170,12 @@ def _job_of(folder: str) -> "Job":
 def _load(job: "Job") -> tuple[Any, Any, tuple[str, ...]]:
     with timed(f"loading {job.model} ... "):
         from jaxattr.models import load
+        from weights_conversion import pairs
 
-        model, preprocess, classes = load(job.model, weights=job.weights, path=job.checkpoint)
+        file = {"path": job.checkpoint, "key": job.key, "ema": job.ema}
+        model, preprocess, classes = load(
+            job.model, weights=job.weights, rename=pairs(job.rename) or None, **file
+        )
     return model, _square(preprocess), classes
 
 

@@ -26,7 +26,8 @@ class Job(NamedTuple):
         target: one of `TARGETS`, or the number of a class for all images.
         split: of the data set.
         weights: the name of published weights.
-        checkpoint: a file of weights.
+        checkpoint: a file of weights, and `key`, `ema`, `rename` ("OLD=NEW") how it is read, as by
+            `jaxattr.models.load`.
         batch: images at a time, in all devices of a process together, and in a chunk of the store.
         dtype: how maps are stored.
         channels: whether maps keep their channels; by default their sum is stored.
@@ -41,6 +42,9 @@ class Job(NamedTuple):
     split: str | None = None
     weights: str | None = None
     checkpoint: str | None = None
+    key: str | None = None
+    ema: bool = True
+    rename: Sequence[str] = ()
     batch: int = 16
     dtype: str = "float32"
     channels: bool = False
@@ -77,6 +81,7 @@ def configuration(job: Job, model: Any, preprocess: Any, classes: Sequence[str])
     return {
         **job._asdict(),
         "methods": {name: dict(options) for name, options in job.methods.items()},
+        "rename": list(job.rename),
         "preprocess": repr(preprocess) if isinstance(preprocess, tuple) else "a function",
         "sha256_of_weights": hash_of(model),
         "versions": {name: _version(name) for name in packages},
