@@ -118,7 +118,7 @@ def _maker(flow: Flow, a: Any) -> Equation | None:
         )
         if not moves or len(e.inputs) > 1:
             return e
-        a = e.inputs[0]
+        (a,) = e.inputs
     return None
 
 
