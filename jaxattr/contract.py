@@ -12,10 +12,10 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxattr.advice import advice
+from jaxattr.frameworks.advice import advice
+from jaxattr.frameworks.entering import EVALUATION
 from jaxattr.independence import Findings, examine
 from jaxattr.scores import chosen
-from jaxattr.tracing.frameworks import EVALUATION
 from jaxattr.tracing.varying import laid_out_like
 from jaxattr.tracing.varying import vary_like as vary_like
 from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun, Key

@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("jaxattr", "weights_conversion")
 LEVELS = (
     {"data", "deprecated", "types", "weights_conversion"},
-    {"facts", "image", "lowering", "models", "scores", "viz"},
+    {"facts", "frameworks", "image", "lowering", "models", "scores", "viz"},
     {"tracing"},
-    {"advice", "independence"},
+    {"independence"},
     {"contract"},
     {"loops", "rules"},
     {"methods", "metrics"},

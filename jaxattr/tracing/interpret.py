@@ -17,7 +17,8 @@ from jax.core import eval_jaxpr
 from jax.extend import source_info_util
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
-from jaxattr.tracing import frameworks, primitives
+from jaxattr.frameworks import entering
+from jaxattr.tracing import primitives
 from jaxattr.tracing.primitives import Call, Row
 
 Atom: TypeAlias = int | Literal
@@ -116,7 +117,7 @@ class Step(NamedTuple):
 
 _FRAMEWORKS = [f"/site-packages/{name}/" for name in ("jax", "flax", "haiku", "equinox", "keras")]
 _FRAMEWORKS += [sysconfig.get_path("stdlib") + "/" + name for name in ("functools", "contextlib")]
-_FRAMEWORKS += [frameworks.__file__]
+_FRAMEWORKS += [entering.__file__]
 _CLASS = "eqx.nn."  # how Equinox names a layer's class, beside which it has a name of its own
 _TRANSFORM = re.compile(r"\w+\(([^()]*)\)")
 
@@ -132,7 +133,7 @@ def read(
         inline: says of a `custom_jvp`, `custom_vjp` or remat call whether its body is inlined.
         write_out: gives the function that takes the place of a loop.
     """
-    closed, shape = jax.make_jaxpr(frameworks.entered(f), return_shape=True)(*args)
+    closed, shape = jax.make_jaxpr(entering.entered(f), return_shape=True)(*args)
     return _flatten(closed.jaxpr, closed.consts, inline, write_out), jax.tree.structure(shape)
 
 

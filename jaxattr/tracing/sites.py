@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from jaxattr.frameworks.entering import unjitted
 from jaxattr.lowering import LOWERED
 from jaxattr.tracing import dataflow, interpret, primitives
 from jaxattr.tracing.control_flow import active_inputs
 from jaxattr.tracing.factors import HOLDABLE, Hold, held, whole_softmaxes
 from jaxattr.tracing.folding import fold
-from jaxattr.tracing.frameworks import unjitted
 from jaxattr.tracing.interpret import Equation, Program
 from jaxattr.tracing.operations import Operation, operations
 from jaxattr.tracing.primitives import Call, Form, Kind

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxattr.frameworks.entering import unjitted
 from jaxattr.tracing import dataflow, interpret
 from jaxattr.tracing.control_flow import has_bodies, written_out
 from jaxattr.tracing.dataflow import Flow
 from jaxattr.tracing.folding import fold
-from jaxattr.tracing.frameworks import unjitted
 from jaxattr.tracing.interpret import Equation, Program
 from jaxattr.tracing.local import Rule
 from jaxattr.tracing.operations import Operation, operations

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend import source_info_util
 
-from jaxattr.tracing import modules
-from jaxattr.tracing.modules import Path
+from jaxattr.frameworks import modules
+from jaxattr.frameworks.modules import Path
 
 EVALUATION = (
     "put the model into evaluation mode (model.eval(), train=False, training=False, "

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxattr.tracing.frameworks import entered
+from jaxattr.frameworks.entering import entered
 
 _CALLS: dict[str, Callable[..., Any]] = {
     "f(x)": lambda f, x: f(x),

@@ -1,0 +1,1 @@
+"""Models of Flax NNX, Equinox and Keras: names for their layers, and what to write instead."""
