@@ -116,7 +116,7 @@ def _maker(flow: Flow, a: Any) -> Equation | None:
             "convert_element_type",
             "stop_gradient",
         )
-        if not moves or len(e.inputs) > 1:
+        if not moves or len(e.inputs) != 1:
             return e
         (a,) = e.inputs
     return None

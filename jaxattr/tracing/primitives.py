@@ -82,7 +82,9 @@ _GROUPS = {
         Kind.LINEAR, sign=Sign.ALL, places=True
     ),
     # selections
-    "reduce_max reduce_min reduce_window_max sort top_k": Row(Kind.MAX_POOL, sign=Sign.ALL),
+    "reduce_max reduce_min reduce_window_max reduce_window_min cummax cummin sort top_k": Row(
+        Kind.MAX_POOL, sign=Sign.ALL
+    ),
     # structure: what only moves entries
     "reshape transpose slice squeeze broadcast_in_dim rev split tile unstack"
     " optimization_barrier": Row(Kind.STRUCTURE, sign=Sign.ALL),

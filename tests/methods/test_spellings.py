@@ -72,8 +72,10 @@ def test_every_spelling_of_a_maximum(method):
         lambda x: jnp.sort(x, 1) @ jnp.arange(5.0),
         lambda x: lax.top_k(x, 3)[0] @ jnp.array([3.0, -1.0, 2.0]),
         lambda x: jnp.minimum(x, x[:, ::-1]).sum(1),
+        lambda x: lax.cummax(x, 1) @ jnp.arange(5.0),
+        lambda x: lax.reduce_window(x, jnp.inf, lax.min, (1, 2), (1, 1), "VALID").sum(1),
     ],
-    ids=["sort", "top_k", "minimum"],
+    ids=["sort", "top_k", "minimum", "cummax", "smallest of a window"],
 )
 def test_multipliers_of_selections_account_for_the_whole_change(f):
     x, start = jax.random.normal(KEYS[3], (2, 6, 5))
