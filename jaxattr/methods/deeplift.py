@@ -71,7 +71,8 @@ def deeplift(f: Fun, *, baseline: Baseline = 0.0) -> Attribution:
 
     Raises:
         UnsupportedOperation: if `f` chooses between values by a condition that depends on `x`, or
-            contains an operation of unknown kind, such as a sort, or an activation inside a loop.
+            contains an operation of unknown kind, such as a running product, or an
+            activation inside a loop of unknown length.
         ValueError: if the baseline does not broadcast to the shape of `x`.
 
     Example:

@@ -25,7 +25,7 @@ def guided_backprop(f: Fun) -> Attribution:
 
     Raises:
         UnsupportedOperation: if `f` contains a non-linearity that is no activation, pool, product
-            or normalization, such as a sort.
+            or normalization, such as a running product.
         ValueError: if `f` contains no activation.
 
     Example:

@@ -37,7 +37,7 @@ def read(f: Callable[..., Any], x: Array) -> Traced:
     """Read a function for DeepLIFT.
 
     Raises:
-        UnsupportedOperation: if `f` has an activation, pool or product inside a loop.
+        UnsupportedOperation: if `f` has an activation, pool or product in a loop of unknown length.
     """
     program, tree = interpret.read(f, x, inline=should_inline_remat, write_out=written_out)
     traced = Traced(survey(_unstopped(program)), tree)
@@ -97,7 +97,8 @@ def rescaled(f: Callable[..., Any], start: Array) -> Callable[..., Any]:
 
     Raises:
         UnsupportedOperation: if `f` chooses between values by a condition that depends on its
-            argument, or contains an unknown operation or an activation inside a loop.
+            argument, or contains an unknown operation, or an activation in a loop of unknown
+            length.
     """
     traced = read(f, start)
     return partial(traced.run, rules(traced, start))
