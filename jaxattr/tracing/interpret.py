@@ -88,9 +88,16 @@ class Equation(NamedTuple):
         return any("/jax/_src/image/" in frame.file_name for frame in frames)
 
     @property
+    def info(self) -> Any:
+        """Its names, and the frames of the user's call that led to it."""
+        own = self.eqn.source_info
+        call = self.origin and self.origin.source_info.traceback
+        return own.replace(traceback=call) if call else own
+
+    @property
     def source(self) -> str:
         """The user's file, line and function, past the frames of JAX and the frameworks."""
-        info = (self.origin or self.eqn).source_info
+        info = self.info
         for frame in getattr(info.traceback, "frames", ()):
             if not _is_framework(frame.file_name):
                 return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
@@ -294,7 +301,7 @@ def step(equation: Equation) -> Step:
 
 def apply(equation: Equation, *values: Any) -> Sequence[Any]:
     """Run one equation on values of its inputs, under its own name and source line."""
-    eqn = equation.eqn
+    eqn = equation.eqn.replace(source_info=equation.info)
     known = {v: x for v, x in zip(eqn.invars, values, strict=True) if not isinstance(v, Literal)}
     jaxpr = _empty().replace(
         invars=list(known), outvars=eqn.outvars, eqns=[eqn], effects=eqn.effects
@@ -306,7 +313,7 @@ def apply(equation: Equation, *values: Any) -> Sequence[Any]:
 
 def named(equation: Equation, run: Callable[..., Any]) -> Callable[..., Any]:
     """Return `run` with everything in it named and placed as the equation was."""
-    info = equation.eqn.source_info
+    info = equation.info
 
     def inside(*values: Any) -> Any:
         stack = source_info_util.current_name_stack() + equation.stack + info.name_stack

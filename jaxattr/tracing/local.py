@@ -56,7 +56,8 @@ def refuse(local: Local) -> Callable[..., jax.Array]:
     raise UnsupportedOperation(
         f"no rule for {local.site.where}: it depends on the image, and its plain derivative would "
         "silently stand in for a rule. Write it with other operations, tell what it does by "
-        f"jaxattr.register, or give `with_rules` a rule for {local.site.kind.value!r}"
+        "jaxattr.register, or take a method without rules, such as integrated_gradients; where "
+        f"`with_rules` is called directly, give it a rule for {local.site.kind.value!r}"
     )
 
 

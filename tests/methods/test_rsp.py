@@ -289,3 +289,20 @@ def test_what_has_no_rule_is_refused():
     multiplied = lambda x: f(jnp.cumprod(x, 1))
     with pytest.raises(jaxattr.UnsupportedOperation, match="`cumprod`"):
         jax.eval_shape(jaxattr.rsp(multiplied, layer="features"), x, target)
+
+
+@pytest.mark.parametrize("method", [jaxattr.rsp, jaxattr.contrastive_rsp])
+def test_an_error_behind_the_layer_names_the_line(method):
+    """A function of a library, and read twice: the line is still that of the call."""
+
+    def f(x):
+        z = jax.nn.relu(
+            jax.lax.conv(x.transpose(0, 3, 1, 2), jnp.ones((2, 3, 3, 3)), (1, 1), "SAME")
+        )
+        z = jnp.cumprod(z.transpose(0, 2, 3, 1), -1)
+        return jax.nn.relu(z @ jnp.ones((2, 2))).mean((1, 2))
+
+    with pytest.raises(
+        jaxattr.UnsupportedOperation, match=r"cumprod.* at \S*test_rsp\.py:\d+ \(f\)"
+    ):
+        method(f)(jnp.ones((1, 4, 4, 3)), jnp.array([0]))
