@@ -302,7 +302,5 @@ def test_an_error_behind_the_layer_names_the_line(method):
         z = jnp.cumprod(z.transpose(0, 2, 3, 1), -1)
         return jax.nn.relu(z @ jnp.ones((2, 2))).mean((1, 2))
 
-    with pytest.raises(
-        jaxattr.UnsupportedOperation, match=r"cumprod.* at \S*test_rsp\.py:\d+ \(f\)"
-    ):
+    with pytest.raises(jaxattr.UnsupportedOperation, match=r"cumprod.* at \S*test_rsp\.py:\d+ "):
         method(f)(jnp.ones((1, 4, 4, 3)), jnp.array([0]))
