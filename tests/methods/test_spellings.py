@@ -52,11 +52,6 @@ def assert_same_maps(method, *functions, rtol=1e-4):
         np.testing.assert_allclose(other, first, rtol=rtol, atol=rtol * abs(first).max())
 
 
-some_methods = pytest.mark.parametrize(
-    "method", mostly_slow(METHODS, ["deconvnet", "lrp", "deeplift", "lpr"])
-)
-
-
 @pytest.mark.parametrize("method", mostly_slow(METHODS, ["lrp", "deeplift"]))
 def test_every_spelling_of_a_maximum(method):
     assert_same_maps(
