@@ -17,7 +17,7 @@ A quotient is linear in its numerator, a selection in what it selects.
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax
 from jax import lax
@@ -28,6 +28,9 @@ from jaxattr.tracing.operations import KEEPING, Operation, operation, operations
 from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.ranges import ranges
 from jaxattr.tracing.softmaxes import softmaxes
+
+if TYPE_CHECKING:
+    from jaxattr.tracing.sites import Place, Scope
 
 Hold: TypeAlias = Collection[str]
 """Kinds of factors, and names of layers or scopes whose values are factors."""
@@ -105,6 +108,23 @@ def whole_softmaxes(
     return tuple(joined)
 
 
+def attended(scope: "Scope") -> Iterator[tuple["Place", int]]:
+    """Yield the products that weigh values by a softmax, and which input the weights are.
+
+    Args:
+        scope: of a function that was read with softmaxes taken as one.
+    """
+    found = [place.operation for place in scope.places]
+    made = _made(scope.program, found, ())
+    maker = {v: o for o in found for v in o.outputs}
+    for place in scope.places:
+        o = place.operation
+        if o.kind is Kind.PRODUCT and o.leader.primitive == "dot_general":
+            side, what = _factor(o, made, maker, ())
+            if side is not None and what == "softmax":
+                yield place, side
+
+
 def _made(program: Program, found: Iterable[Operation], ends: Collection[int]) -> dict[int, Made]:
     """Return what made every value that depends on x."""
     bounds, made = ranges(program), dict[int, Made]()
@@ -114,7 +134,7 @@ def _made(program: Program, found: Iterable[Operation], ends: Collection[int]) -
         (out, *_) = o.outputs
         entering = [made.get(a, Made.FEATURE) for a in o.operands[: o.active]]
         low, high = bounds[out]
-        if out in ends:
+        if out in ends or o.kind is Kind.SOFTMAX:
             now = Made.SOFTMAX
         elif o.kind is Kind.STATISTIC:
             now = Made.STATISTIC
