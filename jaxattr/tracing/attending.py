@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxattr.tracing import dataflow
 from jaxattr.tracing.control_flow import written_out
-from jaxattr.tracing.factors import Hold, attended
+from jaxattr.tracing.factors import Hold, factor_of, what_made
 from jaxattr.tracing.interpret import Equation
 from jaxattr.tracing.local import Local, Rule, UnsupportedOperation, plain
 from jaxattr.tracing.roles import Role, Roles, roles
@@ -95,18 +95,22 @@ def attention(f: Callable[..., Any], x: jax.Array, *, hold: Hold = ()) -> Attent
 
 
 def _matrices(traced: Traced) -> list[Matrix]:
-    program = traced.scope.program
+    program, places = traced.scope.program, traced.scope.places
+    made = what_made(program, [p.operation for p in places], ())
+    maker = {v: p.operation for p in places for v in p.operation.outputs}
     known = roles(dataflow.flow(program, program.inputs))
     found = []
-    for place, side in attended(traced.scope):
-        e, site = place.operation.leader, place.site
-        value = e.inputs[side]
-        if site is None or not isinstance(value, int):
+    for o, site in ((p.operation, p.site) for p in places):
+        e = o.leader
+        side, what = factor_of(o, made, maker, ())
+        if site is None or side is None or what != "softmax" or e.primitive != "dot_general":
             continue
+        value = e.inputs[side]
+        assert isinstance(value, int)
         axes = _axes(e, side, known.get(value, ()))
         shape = program.avals[value].shape
         if axes is not None and shape[axes[1]] == shape[axes[2]]:
-            found.append(Matrix(site.position, place.operation.operands.index(value), axes, shape))
+            found.append(Matrix(site.position, o.operands.index(value), axes, shape))
     return found
 
 

@@ -17,7 +17,7 @@ A quotient is linear in its numerator, a selection in what it selects.
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import jax
 from jax import lax
@@ -28,9 +28,6 @@ from jaxattr.tracing.operations import KEEPING, Operation, operation, operations
 from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.ranges import ranges
 from jaxattr.tracing.softmaxes import softmaxes
-
-if TYPE_CHECKING:
-    from jaxattr.tracing.sites import Place, Scope
 
 Hold: TypeAlias = Collection[str]
 """Kinds of factors, and names of layers or scopes whose values are factors."""
@@ -72,7 +69,7 @@ def held(
     ends = {s.exit: s for s in softmaxes(flow)}
     inside = {v for s in ends.values() for i in s.members for v in program.equations[i].outputs}
     maker = {v: o for o in found for v in o.outputs}
-    made = _made(program, found, ends)
+    made = what_made(program, found, ends)
     reached = {a for a in program.outputs if isinstance(a, int)}
     cuts: dict[int, int] = {}  # by the output of an equation, which of its inputs is held
     for o in reversed(found):
@@ -83,7 +80,7 @@ def held(
         if out in ends:
             entering = (ends[out].entry,)
         elif out not in inside:
-            side, what = _factor(o, made, maker, named)
+            side, what = factor_of(o, made, maker, named)
             if side is not None and what in (*hold, "named"):
                 cuts[o.leader.outputs[0]] = side
                 entering = [a for a in entering if a != o.leader.inputs[side]]
@@ -108,24 +105,9 @@ def whole_softmaxes(
     return tuple(joined)
 
 
-def attended(scope: "Scope") -> Iterator[tuple["Place", int]]:
-    """Yield the products that weigh values by a softmax, and which input the weights are.
-
-    Args:
-        scope: of a function that was read with softmaxes taken as one.
-    """
-    found = [place.operation for place in scope.places]
-    made = _made(scope.program, found, ())
-    maker = {v: o for o in found for v in o.outputs}
-    for place in scope.places:
-        o = place.operation
-        if o.kind is Kind.PRODUCT and o.leader.primitive == "dot_general":
-            side, what = _factor(o, made, maker, ())
-            if side is not None and what == "softmax":
-                yield place, side
-
-
-def _made(program: Program, found: Iterable[Operation], ends: Collection[int]) -> dict[int, Made]:
+def what_made(
+    program: Program, found: Iterable[Operation], ends: Collection[int]
+) -> dict[int, Made]:
     """Return what made every value that depends on x."""
     bounds, made = ranges(program), dict[int, Made]()
     for o in found:
@@ -154,7 +136,7 @@ def _moves(o: Operation) -> bool:
     return o.kind in _MOVING and o.active == 1 and not o.layered
 
 
-def _factor(
+def factor_of(
     o: Operation, made: Mapping[int, Made], maker: Mapping[int, Operation], named: Collection[int]
 ) -> tuple[int | None, str]:
     """Return which input of an operation's equation is its factor, and what the factor is."""
