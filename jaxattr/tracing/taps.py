@@ -15,7 +15,7 @@ from jaxattr.tracing.folding import fold
 from jaxattr.tracing.interpret import Equation, Program
 from jaxattr.tracing.local import Rule
 from jaxattr.tracing.operations import Operation, operations
-from jaxattr.tracing.primitives import Kind
+from jaxattr.tracing.primitives import Call, Kind
 from jaxattr.tracing.roles import Role, Roles, axes, roles
 from jaxattr.tracing.sites import scope_ends_with, should_inline, should_inline_remat, survey
 from jaxattr.tracing.tokens import TOKENS, grid_of, last_tokens
@@ -269,6 +269,14 @@ def last_features(flow: Flow, roles: Mapping[int, Roles]) -> int:
     alive = sorted((flow.made.get(v, -1), last_use[v]) for v in flow.active if v in last_use)
     every = fold(flow.program, operations(flow.program, flow.program.inputs))
     found = [o.outputs[0] for o in every if _is_feature(flow, o, roles)]
+    last = max((order[v] for v in found), default=0)
+    for i, e in enumerate(flow.program.equations[last:], start=last):
+        closed = e.row.call is Call.LOOP and flow.entries(i)
+        if closed and "conv_general_dilated" in interpret.inner_primitives(e):
+            raise ValueError(
+                f"the last feature maps lie in the {e.primitive} at {e.source}, into which one "
+                "cannot look: name a layer before it with layer=..."
+            )
     tokens = last_tokens(flow, roles, every)
     if tokens is not None and all(flow.made[v] < flow.made[tokens] for v in found):
         return tokens

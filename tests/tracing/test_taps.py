@@ -110,3 +110,14 @@ def test_frameworks_name_their_layers(framework):
     named = split(plain(net, params), x, layer="layer1").before(x)
     value = jnp.moveaxis(jax.jit(ours.before)(x), ours.channel_axis, -1)
     np.testing.assert_allclose(value, named, rtol=1e-4, atol=1e-5)
+
+
+def test_a_default_layer_is_not_taken_before_a_shard_map_with_more_layers():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("images",))
+    part = jax.sharding.PartitionSpec("images")
+    kernel = jnp.ones((3, 3, 3, 3)) / 27
+    layer = lambda x: jax.nn.relu(jax.lax.conv(x, kernel, (1, 1), "SAME"))
+    spread = jax.shard_map(layer, mesh=mesh, in_specs=part, out_specs=part)
+    x = jnp.ones((1, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"lie in the shard_map at \S*test_taps\.py:\d+"):
+        split(lambda x: spread(layer(x)).mean((2, 3)), x)
