@@ -123,7 +123,7 @@ def test_files_exist(page: str):
     text = current(page)
     links = re.findall(r"\]\((?!https?:)([^)]+)\)", text)
     assert not [link for link in links if not (ROOT / "docs" / link).exists()]
-    top = "|".join(p.name for p in ROOT.iterdir() if p.is_dir() and p.name != ".venv")
+    top = "|".join(re.escape(p.name) for p in ROOT.iterdir() if p.is_dir() and p.name != ".venv")
     paths = re.findall(rf"(?<![\w/.])(?:{top})/[\w/]*(?:\.\w+)?(?!\*)\b", text)
     assert not [p for p in paths if "NAME" not in p and not (ROOT / p).exists()]
 
