@@ -13,7 +13,6 @@ Figures are in `docs/speed.md`.
 import math
 from collections.abc import Callable, Mapping
 from functools import partial, reduce
-from operator import add
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +21,7 @@ import numpy as np
 from jax import lax
 
 from jaxattr.lowering.transposes import bilinear, on_cpu
-from jaxattr.lowering.windows import MAX_TAPS, Axis, Window, spread, views, widened
+from jaxattr.lowering.windows import MAX_TAPS, Axis, Window, each_view, spread, views, widened
 from jaxattr.types import Array
 
 Spelling = Callable[[Array, Array], Array]
@@ -54,7 +53,7 @@ def convolution(params: Mapping[str, Any], x: Any, w: Any) -> Spelling | None:
     if not (_is_plain(params) and x.dtype == w.dtype == y.dtype and y.size):
         return None
     conv, order_x, order_w, order_y = _channels_last(params, x, w)
-    value, to_input = _spelling(conv)
+    value, to_input, to_kernel = _spelling(conv)
 
     def fast(x: Array, w: Array) -> Array:
         y = value(x.transpose(order_x), w.transpose(order_w))
@@ -64,11 +63,15 @@ def convolution(params: Mapping[str, Any], x: Any, w: Any) -> Spelling | None:
         a = to_input(w.transpose(order_w), c.transpose(order_y))
         return a.transpose(np.argsort(order_x))
 
+    def fast_to_kernel(x: Array, c: Array) -> Array:
+        w = to_kernel(x.transpose(order_x), c.transpose(order_y))
+        return w.transpose(np.argsort(order_w))
+
     return bilinear(
         on_cpu(fast, own),
         on_cpu(fast_to_input, lambda w, c: jax.linear_transpose(lambda x: own(x, w), x)(c)[0]),
         on_cpu(
-            lambda x, c: jax.linear_transpose(partial(fast, x), w)(c)[0],
+            fast_to_kernel,
             lambda x, c: jax.linear_transpose(partial(own, x), w)(c)[0],
         ),
     )
@@ -88,9 +91,9 @@ def by_taps(params: Mapping[str, Any], x: Any, w: Any) -> Spelling | None:
     few = math.prod(conv.w[:-2]) <= MAX_TAPS and math.prod(conv.x_dilation) == 1
     if not (few and _is_plain(params) and x.dtype == w.dtype):
         return None
-    value, to_input = _spelling(conv)
+    value, to_input, to_kernel = _spelling(conv)
     if value.func is _dense:
-        value = partial(_taps, conv)
+        value, to_kernel = partial(_taps, conv), partial(_taps_to_kernel, conv)
         to_input = lambda w, c: jax.linear_transpose(lambda x: value(x, w), _like(conv.x, c))(c)[0]
 
     def taken(x: Array, w: Array) -> Array:
@@ -100,8 +103,11 @@ def by_taps(params: Mapping[str, Any], x: Any, w: Any) -> Spelling | None:
         a = to_input(w.transpose(order_w), c.transpose(order_y))
         return a.transpose(np.argsort(order_x))
 
-    to_kernel = lambda x, c: jax.linear_transpose(partial(taken, x), w)(c)[0]
-    return bilinear(taken, taken_to_input, to_kernel)
+    def taken_to_kernel(x: Array, c: Array) -> Array:
+        w = to_kernel(x.transpose(order_x), c.transpose(order_y))
+        return w.transpose(np.argsort(order_w))
+
+    return bilinear(taken, taken_to_input, taken_to_kernel)
 
 
 def _taps(conv: Conv, x: Array, w: Array) -> Array:
@@ -115,7 +121,18 @@ def _taps(conv: Conv, x: Array, w: Array) -> Array:
         y = jnp.einsum("...gi,igo->...go", parts, w, precision=conv.precision)
         return y.reshape(*y.shape[:-2], outputs)
 
-    return reduce(add, map(product, seen, kernel))
+    return reduce(lax.add, map(product, seen, kernel))
+
+
+def _taps_to_kernel(conv: Conv, x: Array, c: Array) -> Array:
+    inputs = conv.w[-2]
+    c = c.reshape(-1, conv.groups, conv.w[-1] // conv.groups)
+
+    def product(seen: Array) -> Array:
+        parts = seen.reshape(-1, conv.groups, inputs)
+        return jnp.einsum("pgi,pgo->igo", parts, c, precision=conv.precision)
+
+    return each_view(product, x, (*_window(conv)[:-1], Axis(conv.x[-1]))).reshape(conv.w)
 
 
 def _like(shape: tuple[int, ...], c: Array) -> Any:
@@ -148,8 +165,11 @@ def _channels_last(params: Mapping[str, Any], x: Any, w: Any) -> tuple[Conv, Ord
     return conv, order_x, order_w, order_y
 
 
-def _spelling(conv: Conv) -> tuple[partial, partial]:
-    """Return the value, of `(x, w)`, and the derivative to the input, of `(w, cotangent)`."""
+def _spelling(conv: Conv) -> tuple[partial, partial, Spelling]:
+    """Return the value, of `(x, w)`, and its derivatives.
+
+    That to the input is a function of `(w, cotangent)`, that to the kernel of `(x, cotangent)`.
+    """
     window, taps = _window(conv), math.prod(conv.w[:-2])
     value, to_input = _dense, _dense_to_input
     if math.prod(conv.x_dilation) == 1:
@@ -157,7 +177,14 @@ def _spelling(conv: Conv) -> tuple[partial, partial]:
             value, to_input = _patches if taps == 1 else _dense, _patches_to_input
         elif conv.groups == conv.x[-1] > 1 and taps <= MAX_TAPS:
             value, to_input = _depthwise, _depthwise_to_input
-    return partial(value, conv), partial(to_input, conv)
+    spelled = partial(value, conv)
+
+    def to_kernel(x: Array, c: Array) -> Array:
+        if value is _depthwise:
+            return _depthwise_to_kernel(conv, x, c)
+        return jax.linear_transpose(partial(spelled, x), _like(conv.w, c))(c)[0]
+
+    return spelled, partial(to_input, conv), to_kernel
 
 
 def _window(conv: Conv) -> Window:
@@ -187,16 +214,37 @@ def _patches_to_input(conv: Conv, w: Array, c: Array) -> Array:
 
 @widened
 def _depthwise(conv: Conv, x: Array, w: Array) -> Array:
-    x = jnp.repeat(x, conv.w[-1] // conv.groups, axis=-1)
-    seen = views(x, _window(conv))
-    return reduce(add, (v * k for v, k in zip(seen, w.reshape(-1, conv.w[-1]), strict=True)))
+    seen = views(_repeated(conv, x), _window(conv))
+    return reduce(lax.add, map(_scaled, seen, _rows(conv, w)))
+
+
+@widened
+def _depthwise_to_kernel(conv: Conv, x: Array, c: Array) -> Array:
+    total = lambda seen: (seen * c).sum(range(c.ndim - 1))
+    return each_view(total, _repeated(conv, x), _window(conv)).reshape(conv.w)
+
+
+def _repeated(conv: Conv, x: Array) -> Array:
+    """Repeat each channel for all that is made of it."""
+    return x if conv.w[-1] == conv.groups else jnp.repeat(x, conv.w[-1] // conv.groups, axis=-1)
 
 
 @widened
 def _depthwise_to_input(conv: Conv, w: Array, c: Array) -> Array:
-    weights = w.reshape(-1, conv.w[-1])
-    a = spread(lambda i, c: c * weights[i], _window(conv), c)
-    return a.reshape(*conv.x, -1).sum(-1)
+    rows = _rows(conv, w)
+    a = spread(lambda i, c: _scaled(c, rows[i]), _window(conv), c)
+    return a if a.shape == conv.x else a.reshape(*conv.x, -1).sum(-1)
+
+
+# JAX's own operators broadcast and promote, which takes longer to trace than all that they do here.
+def _rows(conv: Conv, w: Array) -> list[Array]:
+    """List the weights of each tap."""
+    w = lax.reshape(w, (math.prod(conv.w[:-1]), conv.w[-1]))
+    return [lax.index_in_dim(w, i, keepdims=False) for i in range(w.shape[0])]
+
+
+def _scaled(a: Array, row: Array) -> Array:
+    return lax.mul(a, lax.broadcast_in_dim(row, a.shape, (a.ndim - 1,)))
 
 
 def _dense(conv: Conv, x: Array, w: Array) -> Array:

@@ -14,7 +14,6 @@ import itertools
 import math
 from collections.abc import Callable
 from functools import reduce
-from operator import add
 from typing import Any, NamedTuple
 
 import jax
@@ -62,6 +61,28 @@ def views(x: Array, window: Window, fill: float = 0) -> list[Array]:
         window: one `Axis` per axis of `x`.
         fill: the value of the padding.
     """
+    phases, starts = _phases(x, window, fill)
+    sizes = [n for a in window for n in (a.positions, 1)]
+    shape = [a.positions for a in window]
+    ends = [[i + n for i, n in zip(start, sizes, strict=True)] for start in starts]
+    return [lax.reshape(lax.slice(phases, *at), shape) for at in zip(starts, ends, strict=True)]
+
+
+def each_view(f: Callable[[Array], Array], x: Array, window: Window) -> Array:
+    """Apply a function to what each tap sees, in a loop: `stack(map(f, views(x, window)))`.
+
+    For a function that does not fuse with its neighbors, such as a sum over all positions, of which
+    a program would have one for each tap.
+    """
+    phases, starts = _phases(x, window, 0)
+    sizes = [n for a in window for n in (a.positions, 1)]
+    shape = [a.positions for a in window]
+    seen = lambda start: lax.dynamic_slice(phases, list(start), sizes).reshape(shape)
+    return lax.map(lambda start: f(seen(start)), jnp.asarray(starts, jnp.int32))
+
+
+def _phases(x: Array, window: Window, fill: float) -> tuple[Array, list[list[int]]]:
+    """Return an array as a grid of blocks and phases, and where in it each tap begins to read."""
     counts = [(a.size - 1) * a.dilation // a.stride + a.positions for a in window]
     pads = [
         (a.low, count * a.stride - a.length - a.low)
@@ -69,15 +90,11 @@ def views(x: Array, window: Window, fill: float = 0) -> list[Array]:
     ]
     grid = [n for a, count in zip(window, counts, strict=True) for n in (count, a.stride)]
     phases = _pad(x, fill, pads).reshape(grid)
-
-    def view(tap: Tap) -> Array:
-        index = []
-        for t, a in zip(tap, window, strict=True):
-            start, phase = divmod(t * a.dilation, a.stride)
-            index += [slice(start, start + a.positions), phase]
-        return phases[tuple(index)]
-
-    return [view(tap) for tap in taps(window)]
+    offsets = (
+        [divmod(t * a.dilation, a.stride) for t, a in zip(tap, window, strict=True)]
+        for tap in taps(window)
+    )
+    return phases, [[i for pair in offset for i in pair] for offset in offsets]
 
 
 def spread(term: Callable[..., Array], window: Window, *outputs: Array, fill: float = 0) -> Array:
@@ -118,12 +135,11 @@ def spread(term: Callable[..., Array], window: Window, *outputs: Array, fill: fl
     def phase(residues: Tap) -> Array:
         terms = []
         for seen in itertools.product(*(axis[r] for axis, r in zip(shifts, residues, strict=True))):
-            index = tuple(
-                slice(low - shift, low - shift + block)
-                for (_, shift), (low, _), block in zip(seen, pads, blocks, strict=True)
-            )
-            terms.append(term(number[tuple(t for t, _ in seen)], *(y[index] for y in padded)))
-        return reduce(add, terms) if terms else jnp.zeros(blocks, outputs[0].dtype)
+            begins = [low - shift for (_, shift), (low, _) in zip(seen, pads, strict=True)]
+            ends = [begin + block for begin, block in zip(begins, blocks, strict=True)]
+            parts = (lax.slice(y, begins, ends) for y in padded)
+            terms.append(term(number[tuple(t for t, _ in seen)], *parts))
+        return reduce(lax.add, terms) if terms else jnp.zeros(blocks, outputs[0].dtype)
 
     strides = [a.stride for a in window]
     phases = [phase(r) for r in itertools.product(*map(range, strides))]

@@ -58,7 +58,8 @@ def sectional(r: Array, x: Array, layer: Weighted) -> Handed:
         z = terms(layer, (x, weights(r)[0]))
         return z.back(divide(r, z.total))
 
-    down = section(jnp.maximum(r, 0)) - section(jnp.maximum(-r, 0))
+    up, below = jax.vmap(section)(jnp.stack([jnp.maximum(r, 0), jnp.maximum(-r, 0)]))
+    down = up - below
     if layer.window == 1:
         return Handed(down, jnp.zeros_like(r))
     return shifted(r, 2 * down, x > 0)
@@ -249,7 +250,7 @@ def handed_down(run: Callable[..., Any], halves: Split, x: Array, start: Array, 
         start = purged(start, (halves.channel_axis,))
         composite = changed(composite, purging)
     start = balanced(start)
-    found = run(halves.before, composite, x[None], None, lambda *_: start)
+    found = run(halves.first, composite, x[None], None, lambda *_: start)
     return jax.tree.map(lambda a: jnp.where(known, a[0], jnp.nan), found)
 
 

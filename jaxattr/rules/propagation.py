@@ -38,7 +38,7 @@ def logit(logits: Array, target: Array) -> Array:
     return logits * one_hot(target, logits)
 
 
-def read(f: Fun, composite: Composite, x: Any) -> tuple[Traced, dict[str, Rule]]:
+def read(f: Fun | Traced, composite: Composite, x: Any) -> tuple[Traced, dict[str, Rule]]:
     """Read a function, what its composite holds held, and return it with the composite's rules.
 
     Loops are written out if its first or last layer is in one.
@@ -53,7 +53,7 @@ def read(f: Fun, composite: Composite, x: Any) -> tuple[Traced, dict[str, Rule]]
 
 
 def propagate(
-    f: Fun,
+    f: Fun | Traced,
     composite: Composite,
     x: Any,
     target: Array,
@@ -62,7 +62,7 @@ def propagate(
     """Return the relevance of the image, or of whatever `f` is a function of.
 
     Args:
-        f: images to logits.
+        f: images to logits, or such a function that is read already.
         composite: which rule stands where; its cotangents are relevance.
         x: images `(B, H, W, C)`, or any tree of arrays for other functions.
         target: classes `(B,)`.
@@ -75,7 +75,7 @@ def propagate(
 
 
 def propagate_layers(
-    f: Fun,
+    f: Fun | Traced,
     composite: Composite,
     x: Any,
     target: Array,

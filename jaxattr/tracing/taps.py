@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ from jaxattr.tracing.primitives import Call, Kind
 from jaxattr.tracing.roles import Role, Roles, axes, roles
 from jaxattr.tracing.sites import scope_ends_with, should_inline, should_inline_remat, survey
 from jaxattr.tracing.tokens import TOKENS, grid_of, last_tokens
-from jaxattr.tracing.transform import run_scope
+from jaxattr.tracing.transform import Traced
 
 
 class Split(NamedTuple):
@@ -31,13 +32,15 @@ class Split(NamedTuple):
         roles: what the axes of the value are.
         layer: its name, if it has been named.
         grid: rows and columns of its tokens, if it has tokens and that is known.
+        first: what `before` runs, to be run under other rules.
     """
 
     before: Callable[[Any], jax.Array]
     after: Callable[[jax.Array, Any], Any]
     roles: Roles
-    layer: str | None = None
-    grid: tuple[int, int] | None = None
+    layer: str | None
+    grid: tuple[int, int] | None
+    first: Traced
 
     @property
     def channel_axis(self) -> int:
@@ -117,18 +120,12 @@ def split(
     of_cut = known.get(cut, ())
     if grid is None and Role.TOKEN in of_cut:
         grid = grid_of(flow, known, cut)
-    before = program._replace(outputs=(cut,))
-    after = program._replace(inputs=(cut, *program.inputs))
-
-    def run_before(x: Any) -> jax.Array:
-        return run_scope(survey(interpret.needed(before)), rules or {}, *jax.tree.leaves(x))[0]
-
-    def run_after(value: jax.Array, x: Any) -> Any:
-        scope = survey(interpret.needed(after), active=(cut,))
-        outputs = run_scope(scope, rules or {}, value, *jax.tree.leaves(x))
-        return jax.tree.unflatten(tree, outputs)
-
-    return Split(run_before, run_after, of_cut, layer, grid)
+    before = interpret.needed(program._replace(outputs=(cut,)))
+    after = interpret.needed(program._replace(inputs=(cut, *program.inputs)))
+    first = Traced(survey(before), jax.tree.structure(0))
+    second = Traced(survey(after, active=(cut,)), tree)
+    run_first, run_second = (partial(half.run, rules or {}) for half in (first, second))
+    return Split(run_first, run_second, of_cut, layer, grid, first)
 
 
 def taps(f: Callable[..., Any], layers: Sequence[str]) -> Callable[..., Taps]:

@@ -66,22 +66,26 @@ class Traced(NamedTuple):
 
 
 def trace(
-    f: Callable[..., Any],
+    f: Callable[..., Any] | Traced,
     *args: Any,
     inline: Inline = should_inline,
-    write_out: WriteOut = lambda _: None,
+    write_out: WriteOut | None = None,
     hold: Hold | None = None,
 ) -> Traced:
     """Read a function.
 
     Args:
-        f: any JAX function.
+        f: any JAX function, or what has been read already.
         *args: its arguments, or their shapes; it is differentiated with respect to all of them.
         inline: which calls with a derivative of their own are looked into.
         write_out: gives the function that takes the place of a loop.
         hold: which factors of products are held, as for `jaxattr.freeze`; by default none.
     """
-    program, tree = interpret.read(f, *args, inline=inline, write_out=write_out)
+    if isinstance(f, Traced) and write_out is None:
+        return Traced(survey(f.scope.program, hold=hold), f.tree)
+    read = partial(f.run, {}) if isinstance(f, Traced) else f
+    write_out = write_out or (lambda _: None)
+    program, tree = interpret.read(read, *args, inline=inline, write_out=write_out)
     return Traced(survey(program, hold=hold), tree)
 
 
