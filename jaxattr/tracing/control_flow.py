@@ -142,7 +142,9 @@ def _run(
     def shard_map(*values: Any) -> Any:
         here = {k: params[k] for k in ("mesh", "in_specs", "out_specs", "check_vma")}
         axes = params.get("newly_manual_axes", params.get("manual_axes"))
-        return jax.shard_map(lambda *a: tuple(functions[0](*a)), axis_names=axes, **here)(*values)
+        body = lambda *a: tuple(functions[0](*a))
+        # outside of `jit` JAX has no symbolic zeros there, which rules ask for
+        return jax.jit(jax.shard_map(body, axis_names=axes, **here))(*values)
 
     runs = {"cond": cond, "scan": scan, "while": while_, "shard_map": shard_map}
     return runs.get(equation.primitive, remat)

@@ -219,3 +219,24 @@ def test_mirrored_activations_are_other_units_to_a_rule_of_signs(pair):
     of_f, of_g = (jaxattr.guided_backprop(h)(x, target).ravel() for h in (f, g))
     assert (of_f > 0).tolist() == [True, False]
     assert (of_g < 0).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("method", ["guided_backprop", "lrp", "fullgrad"])
+def test_a_layer_in_a_shard_map_is_the_layer(method):
+    """With and without `jit`, in which JAX itself differs."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("images",))
+    part = jax.sharding.PartitionSpec("images")
+    rng = np.random.default_rng(0)
+    first, second = (rng.normal(size=(3, 3, c, 4)).astype(np.float32) for c in (3, 4))
+    x = rng.normal(size=(2, 4, 4, 3)).astype(np.float32)
+    layout = ("NHWC", "HWIO", "NHWC")
+    convolve = lambda x, w: jax.lax.conv_general_dilated(
+        x, w, (1, 1), "SAME", dimension_numbers=layout
+    )
+    layer = lambda y: jax.nn.relu(convolve(y, second) + 0.3)
+    spread = jax.shard_map(layer, mesh=mesh, in_specs=part, out_specs=part)
+    net = lambda layer: lambda x: layer(jax.nn.relu(convolve(x, first))).mean((1, 2))
+    explain, target = getattr(jaxattr, method), np.array([0, 3])
+    expected = jax.jit(explain(net(layer)))(x, target)
+    for way in (lambda f: f, jax.jit):
+        np.testing.assert_allclose(way(explain(net(spread)))(x, target), expected, atol=1e-6)
