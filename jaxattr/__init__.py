@@ -17,6 +17,7 @@ from jaxattr.image import maps as maps
 from jaxattr.image.maps import heatmap as heatmap
 from jaxattr.loops.batching import batched as batched
 from jaxattr.loops.progress import Progress as Progress
+from jaxattr.methods.attention_rollout import attention_rollout as attention_rollout
 from jaxattr.methods.blur_integrated_gradients import (
     blur_integrated_gradients as blur_integrated_gradients,
 )
@@ -45,8 +46,10 @@ from jaxattr.methods.extremal_perturbation import (
 )
 from jaxattr.methods.fullgrad import fullgrad as fullgrad
 from jaxattr.methods.fullgrad import fullgrad_details as fullgrad_details
+from jaxattr.methods.generic_attention import generic_attention as generic_attention
 from jaxattr.methods.grad_cam import grad_cam as grad_cam
 from jaxattr.methods.grad_cam_plus_plus import grad_cam_plus_plus as grad_cam_plus_plus
+from jaxattr.methods.gradient_attention import gradient_attention as gradient_attention
 from jaxattr.methods.guided_backprop import guided_backprop as guided_backprop
 from jaxattr.methods.guided_grad_cam import guided_grad_cam as guided_grad_cam
 from jaxattr.methods.guided_integrated_gradients import (
@@ -54,6 +57,7 @@ from jaxattr.methods.guided_integrated_gradients import (
 )
 from jaxattr.methods.input_x_gradient import input_x_gradient as input_x_gradient
 from jaxattr.methods.integrated_gradients import integrated_gradients as integrated_gradients
+from jaxattr.methods.libragrad import libragrad as libragrad
 from jaxattr.methods.lpr import lpr as lpr
 from jaxattr.methods.lpr import lpr_details as lpr_details
 from jaxattr.methods.lrp import lrp as lrp
@@ -76,6 +80,9 @@ from jaxattr.methods.smoothgrad import smoothgrad as smoothgrad
 from jaxattr.methods.smoothgrad_squared import smoothgrad_squared as smoothgrad_squared
 from jaxattr.methods.tr_gbp import tr_gbp as tr_gbp
 from jaxattr.methods.tr_gbp import tr_gbp_details as tr_gbp_details
+from jaxattr.methods.transformer_attribution import (
+    transformer_attribution as transformer_attribution,
+)
 from jaxattr.methods.vargrad import vargrad as vargrad
 from jaxattr.methods.xrai import xrai as xrai
 from jaxattr.rules.composites import Composite as Composite

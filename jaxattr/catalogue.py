@@ -47,14 +47,18 @@ class Method(NamedTuple):
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def _own() -> dict[str, Method]:
+def _own(*, attends: bool) -> dict[str, Method]:
     public = ((name, value, facts_of(value)) for name, value in vars(jaxattr).items())
     found = [Method(name, value, facts) for name, value, facts in public if facts is not None]
+    found = [m for m in found if m.facts.attends is attends]
     return {m.name: m for m in sorted(found, key=lambda m: FAMILIES.index(m.facts.family))}
 
 
-METHODS = _own()
-"""The methods of the package, family by family."""
+METHODS = _own(attends=False)
+"""The methods of the package for any network, family by family."""
+
+ATTENDING = _own(attends=True)
+"""Those made for networks with attention."""
 
 
 def methods() -> dict[str, Method]:
@@ -63,7 +67,7 @@ def methods() -> dict[str, Method]:
     A method of another package that cannot be loaded, or states no facts, is left out with a
     warning that names it; so is one with a name that is taken.
     """
-    return METHODS | _foreign()
+    return METHODS | ATTENDING | _foreign()
 
 
 @cache
@@ -71,7 +75,7 @@ def _foreign() -> dict[str, Method]:
     found = {}
     for entry in entry_points(group=GROUP):
         try:
-            if entry.name in METHODS:
+            if entry.name in METHODS | ATTENDING:
                 raise ValueError("jaxattr has a method of this name")
             found[entry.name] = _loaded(entry)
         except Exception as error:  # another package's import may raise anything

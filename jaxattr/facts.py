@@ -17,6 +17,7 @@ FAMILIES = (
     "perturbations",
     "learned",
     "noise",
+    "attention",
 )
 """The families of the package's own methods, in the order in which they are listed."""
 
@@ -32,6 +33,7 @@ class Facts(NamedTuple):
         wraps: whether it is made of another attribution instead of a classifier.
         details: its sibling that returns all that the method finds, if there is one.
         parts: the fields of what `details` returns that deserve a panel of their own.
+        attends: whether it is made for networks with attention.
     """
 
     cost: str
@@ -41,6 +43,7 @@ class Facts(NamedTuple):
     wraps: bool = False
     details: Callable[..., Explanation[Any]] | None = None
     parts: tuple[str, ...] = ()
+    attends: bool = False
 
 
 def method(
@@ -52,6 +55,7 @@ def method(
     wraps: bool = False,
     details: Callable[..., Explanation[Any]] | None = None,
     parts: tuple[str, ...] = (),
+    attends: bool = False,
 ) -> Callable[[FunctionT], FunctionT]:
     """State the facts of a method beside its function.
 
@@ -67,6 +71,7 @@ def method(
         wraps: as in `Facts`.
         details: as in `Facts`.
         parts: as in `Facts`.
+        attends: as in `Facts`.
 
     Returns:
         A decorator.
@@ -79,7 +84,7 @@ def method(
         >>> facts_of(brightness).cost, brightness(None)(jnp.ones(1), None).item()
         ('none', 1.0)
     """
-    facts = Facts(cost, family, random, spatial, wraps, details, parts)
+    facts = Facts(cost, family, random, spatial, wraps, details, parts, attends)
 
     def decorate(function: FunctionT) -> FunctionT:
         function.facts = facts  # type: ignore[attr-defined]

@@ -21,7 +21,7 @@ def test_every_method_of_the_package_is_in_the_catalogue():
     public = filter(inspect.isfunction, vars(jaxattr).values())
     methods = {f for f in public if _returns(f) is jaxattr.Attribution}
     assert len(methods) > 9
-    assert {m.function for m in catalogue.METHODS.values()} == methods
+    assert {m.function for m in (catalogue.METHODS | catalogue.ATTENDING).values()} == methods
 
 
 def _returns(function: Callable) -> object:
@@ -95,5 +95,5 @@ def test_what_cannot_be_loaded_is_one_warning(installed: Callable, names: dict, 
     with pytest.warns(UserWarning, match=message) as caught:
         found = catalogue.methods()
     assert len(caught) == 1
-    assert list(found) == [*catalogue.METHODS, "their_brightness"]
+    assert list(found) == [*catalogue.METHODS, *catalogue.ATTENDING, "their_brightness"]
     assert found["saliency"].function is jaxattr.saliency

@@ -6,14 +6,16 @@ from functools import reduce
 import jax.numpy as jnp
 
 from jaxattr.contract import attribution
+from jaxattr.facts import method
 from jaxattr.image.resize import resize
+from jaxattr.tracing import taps
 from jaxattr.tracing.attending import attention
-from jaxattr.tracing.taps import split
 from jaxattr.types import Array, Attribution, Fun
 
 Grid = tuple[int, int] | None
 
 
+@method(cost="1 forward", family="attention", spatial=True, attends=True)
 def attention_rollout(f: Fun, *, grid: Grid = None) -> Attribution:
     """Multiply the attention of all blocks, with what passes it by.
 
@@ -33,6 +35,14 @@ def attention_rollout(f: Fun, *, grid: Grid = None) -> Attribution:
     Raises:
         UnsupportedOperation: if `f` has no self-attention over all tokens.
         ValueError: if the grid is not known, or wrong.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def f(x):
+        ...     z = x.reshape(len(x), -1, 1)
+        ...     return (jax.nn.softmax(z @ z.swapaxes(1, 2)) @ z).mean(1)
+        >>> attention_rollout(f, grid=(2, 2))(jnp.ones((1, 2, 2, 1)), jnp.array([0])).ravel()
+        Array([0.25, 0.25, 0.25, 0.25], dtype=float32)
 
     Reference:
         Abnar and Zuidema, Quantifying attention flow in transformers, ACL 2020.
@@ -54,7 +64,7 @@ def rolled(blocks: Sequence[Array]) -> Array:
 
 def token_map(f: Fun, x: Array, relevance: Array, grid: Grid) -> Array:
     """Draw the row of the classified token, or the mean row, of `(B, N, N)` on the grid."""
-    rows, columns = grid or split(f, x).grid or (0, 0)
+    rows, columns = grid or taps.split(f, x).grid or (0, 0)
     patches, tokens = rows * columns, relevance.shape[-1]
     if not 0 < patches <= tokens:
         raise ValueError(

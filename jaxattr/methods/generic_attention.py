@@ -5,11 +5,13 @@ from functools import reduce
 import jax.numpy as jnp
 
 from jaxattr.contract import attribution
+from jaxattr.facts import method
 from jaxattr.methods.attention_rollout import Grid, token_map
 from jaxattr.methods.gradient_attention import weighted_attention
 from jaxattr.types import Array, Attribution, Fun
 
 
+@method(cost="1 forward, 1 backward", family="attention", spatial=True, attends=True)
 def generic_attention(f: Fun, *, grid: Grid = None) -> Attribution:
     """Follow relevance through the gradient-weighted attention of all blocks.
 
@@ -27,6 +29,14 @@ def generic_attention(f: Fun, *, grid: Grid = None) -> Attribution:
     Raises:
         UnsupportedOperation: if `f` has no self-attention over all tokens.
         ValueError: if the grid is not known, or wrong.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def f(x):
+        ...     z = x.reshape(len(x), -1, 1)
+        ...     return (jax.nn.softmax(z @ z.swapaxes(1, 2)) @ z).mean(1)
+        >>> generic_attention(f, grid=(2, 2))(jnp.ones((1, 2, 2, 1)), jnp.array([0])).ravel()
+        Array([0.0625, 0.0625, 0.0625, 0.0625], dtype=float32)
 
     Reference:
         Chefer, Gur and Wolf, Generic attention-model explainability for interpreting bi-modal and

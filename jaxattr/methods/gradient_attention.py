@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.contract import attribution, one_hot, where_finite
+from jaxattr.facts import method
 from jaxattr.methods.attention_rollout import Grid, token_map
 from jaxattr.tracing.attending import attention
 from jaxattr.types import Array, Attribution, Fun
 
 
+@method(cost="1 forward, 1 backward", family="attention", spatial=True, attends=True)
 def gradient_attention(f: Fun, *, grid: Grid = None) -> Attribution:
     """Weight the attention of the last block by its gradient.
 
@@ -26,6 +28,14 @@ def gradient_attention(f: Fun, *, grid: Grid = None) -> Attribution:
     Raises:
         UnsupportedOperation: if `f` has no self-attention over all tokens.
         ValueError: if the grid is not known, or wrong.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def f(x):
+        ...     z = x.reshape(len(x), -1, 1)
+        ...     return (jax.nn.softmax(z @ z.swapaxes(1, 2)) @ z).mean(1)
+        >>> gradient_attention(f, grid=(2, 2))(jnp.ones((1, 2, 2, 1)), jnp.array([0])).ravel()
+        Array([0.0625, 0.0625, 0.0625, 0.0625], dtype=float32)
 
     Reference:
         Barkan et al., Grad-SAM: explaining transformers via gradient self-attention maps, CIKM

@@ -3,11 +3,13 @@
 import jax
 
 from jaxattr.contract import attribution, one_hot, where_finite
+from jaxattr.facts import method
 from jaxattr.tracing.factors import HELD
 from jaxattr.tracing.freeze import freeze
 from jaxattr.types import Array, Attribution, Fun
 
 
+@method(cost="2 forward, 1 backward", family="attention", attends=True)
 def libragrad(f: Fun) -> Attribution:
     """Multiply the image by a gradient that goes through no factor.
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.contract import attribution, one_hot, where_finite
+from jaxattr.facts import method
 from jaxattr.methods.attention_rollout import Grid, rolled, token_map
 from jaxattr.methods.gradient_attention import weighted_attention
 from jaxattr.rules.assignment import assign
@@ -16,6 +17,7 @@ COMPOSITE = attn_lrp()._replace(convolution=z_plus(), dense=z_plus())
 """z+ for layers, AttnLRP's rules for everything else."""
 
 
+@method(cost="2 forward, 2 backward", family="attention", spatial=True, attends=True)
 def transformer_attribution(f: Fun, *, grid: Grid = None) -> Attribution:
     """Roll out attention, each block weighted by its gradient and its relevance.
 
@@ -35,6 +37,14 @@ def transformer_attribution(f: Fun, *, grid: Grid = None) -> Attribution:
     Raises:
         UnsupportedOperation: if `f` has no self-attention over all tokens.
         ValueError: if the grid is not known, or wrong.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def f(x):
+        ...     z = x.reshape(len(x), -1, 1)
+        ...     return (jax.nn.softmax(z @ z.swapaxes(1, 2)) @ z).mean(1)
+        >>> transformer_attribution(f, grid=(2, 2))(jnp.ones((1, 2, 2, 1)), jnp.array([0])).ravel()
+        Array([0.2578125, 0.2578125, 0.2578125, 0.2578125], dtype=float32)
 
     Reference:
         Chefer, Gur and Wolf, Transformer interpretability beyond attention visualization, CVPR

@@ -19,11 +19,14 @@ from jaxattr.tracing.transform import Traced, trace
 
 
 class Matrix(NamedTuple):
-    """Where a product takes attention weights, and what their axes are: batch, query, key."""
+    """Where a product takes attention weights, and what their axes are: batch, query, key.
+
+    Of one image the batch axis may have been squeezed away: None.
+    """
 
     position: int
     operand: int
-    axes: tuple[int, int, int]
+    axes: tuple[int | None, int, int]
     shape: tuple[int, ...]
 
 
@@ -99,6 +102,7 @@ def _matrices(traced: Traced) -> list[Matrix]:
     made = what_made(program, [p.operation for p in places], ())
     maker = {v: p.operation for p in places for v in p.operation.outputs}
     known = roles(dataflow.flow(program, program.inputs))
+    single = program.avals[program.inputs[0]].shape[:1] == (1,)
     found = []
     for o, site in ((p.operation, p.site) for p in places):
         e = o.leader
@@ -107,30 +111,33 @@ def _matrices(traced: Traced) -> list[Matrix]:
             continue
         value = e.inputs[side]
         assert isinstance(value, int)
-        axes = _axes(e, side, known.get(value, ()))
+        axes = _axes(e, side, known.get(value, ()), single=single)
         shape = program.avals[value].shape
         if axes is not None and shape[axes[1]] == shape[axes[2]]:
             found.append(Matrix(site.position, o.operands.index(value), axes, shape))
     return found
 
 
-def _axes(e: Equation, side: int, known: Roles) -> tuple[int, int, int] | None:
+def _axes(
+    e: Equation, side: int, known: Roles, *, single: bool
+) -> tuple[int | None, int, int] | None:
     summed, batch = (pair[side] for pair in e.params["dimension_numbers"])
     shape = e.input_avals[side].shape
     free = [i for i in range(len(shape)) if i not in (*summed, *batch) and shape[i] > 1]
-    if len(summed) != 1 or len(free) != 1 or Role.BATCH not in known:
+    known_batch = known.index(Role.BATCH) if Role.BATCH in known else None
+    if len(summed) != 1 or len(free) != 1 or (known_batch is None and not single):
         return None
-    return known.index(Role.BATCH), free[0], int(summed[0])
+    return known_batch, free[0], int(summed[0])
 
 
 def _order(m: Matrix) -> list[int]:
     batch, query, key = m.axes
     heads = [i for i in range(len(m.shape)) if i not in m.axes]
-    return [batch, *heads, query, key]
+    return [*([] if batch is None else [batch]), *heads, query, key]
 
 
 def _shape(m: Matrix) -> tuple[int, ...]:
-    batch, query, key = (m.shape[i] for i in m.axes)
+    batch, query, key = (1 if i is None else m.shape[i] for i in m.axes)
     return batch, math.prod(m.shape) // (batch * query * key), query, key
 
 

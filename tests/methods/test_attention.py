@@ -62,6 +62,8 @@ def test_attention_is_found_however_it_is_spelled(spelling):
         ours = jax.jit(lambda x: [m(f)(x, TARGET) for m in made])(x)
         for found, expected in zip(ours, map(draw, made.values()), strict=True):
             np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+        alone = jax.jit(generic_attention(f))(x[:1], TARGET[:1])  # matmul squeezes its batch away
+        np.testing.assert_allclose(alone, ours[2][:1], rtol=1e-9)
 
 
 def test_transformer_attribution_by_its_definition():
