@@ -67,8 +67,9 @@ def lrp(f: Fun, **options: Any) -> Attribution:
     0.25 in the patches (`jaxattr.rules.composites.attn_lrp_vit`): attention weights get relevance
     too, half of each matrix product's, and the softmax passes it by its Taylor expansion.
 
-    Laws: with `conserve`, relevance sums to the logit at every layer; the same map for every
-    spelling of a network; with epsilon 0 everywhere, in a network of ReLUs, gradient times input.
+    Laws: with `conserve`, relevance sums to the logit at every layer, but for what the softmax of
+    AttnLRP and a class token keep; the same map for every spelling of a network; with epsilon 0
+    everywhere, in a network of ReLUs, gradient times input.
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.

@@ -13,7 +13,7 @@ from jax import Array
 from zoo.architectures import ARCHITECTURES, Classifier, build, description, images
 
 from jaxattr import saliency
-from jaxattr.catalogue import METHODS
+from jaxattr.catalogue import ATTENDING, METHODS
 from jaxattr.tracing.local import UnsupportedOperation
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "architectures.md"
@@ -47,7 +47,7 @@ SMALL = {
 
 def explained(f: Classifier, name: str) -> Callable[..., Array]:
     """Return the attribution of a method as a function of images and classes alone."""
-    method = METHODS[name]
+    method = (METHODS | ATTENDING)[name]
     options = {key: value for key, value in SMALL.items() if key in method.options}
     attribute = method.function(saliency(f) if method.facts.wraps else f, **options)
     return lambda x, target: attribute(x, target, key=jax.random.key(0))
@@ -80,19 +80,26 @@ def row(name: str) -> str:
     return f"| {name} | {description(name)} | {told} |"
 
 
-def rows() -> dict[str, str]:
-    """Read the rows of the page by the names of their architectures."""
-    table = PAGE.read_text().partition("\n|---|---|---|\n")[2].splitlines()
-    return {line.split(" | ")[0].removeprefix("| "): line for line in table}
+def attended(method: str) -> str:
+    """Return the row of a method made for attention: the architectures that it takes."""
+    names = [name for name in ARCHITECTURES if not refusal(name, method)]
+    return f"| `{method}` | {'; '.join(names)} |"
+
+
+def table(number: int) -> dict[str, str]:
+    """Read a table of the page, by what its rows begin with."""
+    text = re.findall(r"^\|(?:---\|)+\n((?:\|.*\n)*)", PAGE.read_text(), re.MULTILINE)[number]
+    return {line.split(" | ")[0].strip("| `"): line for line in text.splitlines()}
 
 
 def refused(name: str) -> set[str]:
     """Return the methods that refuse an architecture, as the page says."""
-    return set(re.findall(r"`(\w+)`[,:]", rows()[name].split(" | ", 2)[2]))
+    return set(re.findall(r"`(\w+)`[,:]", table(0)[name].split(" | ", 2)[2]))
 
 
-def page(told: Iterable[str]) -> str:
-    """Return the page with some rows."""
+def page(told: Iterable[str], attending: Iterable[str]) -> str:
+    """Return the page with the rows of its tables."""
+    first, second = ("".join(f"{line}\n" for line in lines) for lines in (told, attending))
     return f"""\
 # Architectures
 
@@ -109,8 +116,13 @@ architecture, and the reason that their error gives; the error names the line to
 
 | architecture | what is in it | refused by |
 |---|---|---|
-""" + "".join(f"{line}\n" for line in told)
+{first}
+Methods made for networks with attention:
+
+| method | takes |
+|---|---|
+{second}"""
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(map(row, ARCHITECTURES)))
+    PAGE.write_text(page(map(row, ARCHITECTURES), map(attended, ATTENDING)))

@@ -11,10 +11,11 @@ import pytest
 from peers import relative_error
 from speed import mostly_slow
 from zoo.architectures import ARCHITECTURES, SAME, build
-from zoo.survey import PAGE, READERS, classes, explained, page, refused, row, rows
+from zoo.survey import PAGE, READERS, attended, classes, explained, page, refused, row, table
 
 import jaxattr
-from jaxattr.catalogue import METHODS
+from jaxattr.catalogue import ATTENDING, METHODS
+from jaxattr.rules.composites import cp_lrp
 
 TURNS = 7  # of the methods every seventh for one architecture, the next ones for the next
 QUICK = [
@@ -33,6 +34,7 @@ def taken(name):
 
 TURN = {name: list(METHODS)[i % TURNS :: TURNS] for i, name in enumerate(ARCHITECTURES)}
 PAIRS = [(name, method) for name in TURN for method in TURN[name] if method in taken(name)]
+PAIRS += [(name, m) for m in ATTENDING for name in ("ViT, class token", "ViT, mean")]
 PAIRS += [pair for pair in QUICK if pair not in PAIRS]
 
 
@@ -44,7 +46,7 @@ def test_a_batch_has_the_maps_of_its_images(name, method):
     both = jax.jit(lambda x, target: (explain(x, target), jax.vmap(one)(x, target)))
     x, target = classes(name)
     maps, alone = both(x, target)
-    assert maps.shape == (*x.shape[:3], 1 if METHODS[method].facts.spatial else 2)
+    assert maps.shape == (*x.shape[:3], 1 if (METHODS | ATTENDING)[method].facts.spatial else 2)
     assert np.isfinite(maps).all()
     assert np.abs(maps).max() > 0
     close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4 * np.abs(maps).max())
@@ -65,11 +67,18 @@ SUMS = {
     "excitation_backprop": lambda f, y, y0: (jaxattr.excitation_backprop(f), jnp.ones_like(y)),
     "fullgrad": lambda f, y, y0: (terms(jaxattr.fullgrad_details(f)), y),
     "lrp": lambda f, y, y0: (jaxattr.lrp(f, conserve=True), y),
+    "lrp by cp_lrp": lambda f, y, y0: (jaxattr.lrp(f, composite=cp_lrp(), conserve=True), y),
     "rap": lambda f, y, y0: (jaxattr.rap(f), y),
 }
 """What maps sum to, of the logits at the images and at zero."""
 EXCITED = ("AlexNet", "VGG", "Inception", "maxout", "one logit", "maps of one position")
-"""Networks of ReLUs without sums of values of both signs, where excitation is a probability."""
+UNPROMISED = {
+    "excitation_backprop": set(ARCHITECTURES) - set(EXCITED),  # it sums to 1 on networks of ReLUs
+    "lrp": {"ViT, class token", "ViT, mean", "Swin"},  # the softmax of AttnLRP keeps a part
+    "lrp by cp_lrp": set(ARCHITECTURES) - {"ViT, mean", "Swin"},  # where lrp is not that already
+    "rap": {"ViT, class token"},  # the token's own start keeps a part
+}
+"""Where a sum is not promised, and why."""
 
 
 def terms(details):
@@ -86,8 +95,8 @@ def terms(details):
 @pytest.mark.parametrize("name", mostly_slow(ARCHITECTURES, ["mirrored ReLU"]))
 def test_maps_sum_to_what_is_promised(name):
     f = build(name)
-    unpromised = {"excitation_backprop"} if name not in EXCITED else set()
-    promised = [method for method in SUMS if method in {*taken(name)} - unpromised]
+    left_out = {method for method, names in UNPROMISED.items() if name in names}
+    promised = [m for m in SUMS if m.split()[0] in taken(name) and m not in left_out]
 
     @jax.jit
     def sums(x, target):
@@ -122,16 +131,22 @@ def test_every_spelling_of_a_network(name):
 
 @pytest.mark.parametrize("name", mostly_slow(ARCHITECTURES, ["VGG", "gated linear unit"]))
 def test_the_page_says_what_is_refused(name):
-    assert rows()[name] == row(name), (
+    assert table(0)[name] == row(name), (
         "to write it anew: PYTHONPATH=tests python tests/zoo/survey.py"
     )
 
 
+@pytest.mark.parametrize("method", mostly_slow(ATTENDING, []))
+def test_the_page_says_what_methods_made_for_attention_take(method):
+    assert table(1)[method] == attended(method)
+
+
 def test_the_page_has_every_architecture():
-    assert list(rows()) == list(ARCHITECTURES)
+    assert list(table(0)) == list(ARCHITECTURES)
+    assert list(table(1)) == list(ATTENDING)
     assert set().union(*map(refused, ARCHITECTURES)) <= set(READERS)
     head = PAGE.read_text().partition("\n|---")[0]
-    assert head == page(told=[]).partition("\n|---")[0]
+    assert head == page([], []).partition("\n|---")[0]
 
 
 SPLIT = [
