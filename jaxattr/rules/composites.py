@@ -186,7 +186,7 @@ def changed(composite: Composite, change: Callable[[LayerRule], LayerRule]) -> C
         composite: what to change.
         change: such as `lrp.without_bias` or `lrp.conserving`.
     """
-    slots = ("convolution", "dense", "first", "last", "norm", "attention")
+    slots = ("convolution", "dense", "first", "last", "scale", "norm", "attention")
     found = {name: getattr(composite, name) for name in slots}
     named = {name: change(rule) for name, rule in composite.layers.items()}
     changes = {name: change(rule) for name, rule in found.items() if rule is not None}

@@ -75,7 +75,13 @@ EXCITED = ("AlexNet", "VGG", "Inception", "maxout", "one logit", "maps of one po
 UNPROMISED = {
     "excitation_backprop": set(ARCHITECTURES) - set(EXCITED),  # it sums to 1 on networks of ReLUs
     "lrp": {"ViT, class token", "ViT, mean", "Swin"},  # the softmax of AttnLRP keeps a part
-    "lrp by cp_lrp": set(ARCHITECTURES) - {"ViT, mean", "Swin"},  # where lrp is not that already
+    "lrp by cp_lrp": set(ARCHITECTURES)
+    - {
+        "ViT, mean",
+        "Swin",
+        "pre-activation ResNet",
+        "DenseNet",
+    },  # attention, scales without layers
     "rap": {"ViT, class token"},  # the token's own start keeps a part
 }
 """Where a sum is not promised, and why."""
