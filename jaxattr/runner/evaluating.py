@@ -14,6 +14,7 @@ from jaxattr import metrics
 from jaxattr.data import Record, Source, batches, class_mask
 from jaxattr.data.reading import shard as part_of
 from jaxattr.runner.devices import part, spread, with_weights
+from jaxattr.runner.jobs import hash_of
 from jaxattr.runner.store import Store, array_name, differences, open_store
 from jaxattr.runner.tables import Row, write_tables
 from jaxattr.scores import sigmoid
@@ -68,8 +69,8 @@ def evaluate(
         The rows of `scores.csv` that are known so far.
 
     Raises:
-        ValueError: if there is no such metric, it was taken with other options, or the maps do
-            not keep what it needs.
+        ValueError: if the weights are others than those of the run, there is no such metric, it was
+            taken with other options, or the maps do not keep what it needs.
         FileNotFoundError: if the run is not there, or not done.
     """
     store = open_store(out)
@@ -79,6 +80,8 @@ def evaluate(
             f"infidelity needs each channel's share, but {out} keeps their sum: explain with "
             "`channels`"
         )
+    if hash_of(model) != job["sha256_of_weights"]:
+        raise ValueError(f"{out} was explained with other weights than those that measure it now")
     _claim(store, measures)
     places = store.open_array("target").read().result()
     pairs = positions(store, source, len(places))

@@ -15,7 +15,7 @@ from jaxattr import catalogue
 from jaxattr.data import Source
 from jaxattr.runner.evaluating import LOWER, METRICS, finished, positions, stored_rows
 from jaxattr.runner.store import array_name, open_store
-from jaxattr.runner.tables import Row, comparisons, means
+from jaxattr.runner.tables import Comparison, MeanRow, Row, comparisons, means
 
 SIDE = 160
 """The longest side of a photograph in the gallery, in pixels."""
@@ -91,8 +91,8 @@ def report(
     content = {
         "title": f"{', '.join(job['methods'])} on {job['data']}",
         "methods": [_method(name, options) for name, options in job["methods"].items()],
-        "means": [row._asdict() for row in means(rows)],
-        "comparisons": [row._asdict() for row in comparisons(rows)],
+        "means": list(map(_known, means(rows))),
+        "comparisons": list(map(_known, comparisons(rows))),
         "gallery": gallery,
         "lower": [m for m in measured if m in LOWER],
         "examples": len(target),
@@ -105,6 +105,12 @@ def report(
     draft.write_text(page.replace("__CONTENT__", encoded))
     draft.replace(path)
     return path
+
+
+def _known(row: MeanRow | Comparison) -> dict[str, Any]:
+    """Return a row of a table, None for what is NaN: the error of one score, the mean of none."""
+    values = row._asdict().items()
+    return {k: _number(v) if isinstance(v, float) else v for k, v in values}
 
 
 def _class(job: Mapping[str, Any], label: int) -> str:

@@ -8,6 +8,7 @@ import re
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
 from jaxattr import metrics
@@ -132,6 +133,21 @@ def test_means_and_pairs():
 def test_what_cannot_be_measured(run, measures, message):
     with pytest.raises(ValueError, match=message):
         evaluate(run[0], SOURCE, model, PREPARE, measures, progress=False)
+
+
+def test_one_example_has_no_error_and_makes_a_page(tmp_path):
+    explain(JOB._replace(limit=1), SOURCE, model, PREPARE, tmp_path, progress=False)
+    evaluate(tmp_path, SOURCE, model, PREPARE, {"pointing_game": {}}, progress=False)
+    page = report(tmp_path, SOURCE, PREPARE).read_text()
+    found = json.loads(re.search(r'id="content">(.*?)</script>', page, re.S)[1])
+    assert {row["standard_error"] for row in found["means"]} == {None}
+    assert {row["number"] for row in found["means"]} == {1}
+
+
+def test_other_weights_are_refused(run):
+    other = nnx.Linear(3072, 3, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="explained with other weights"):
+        evaluate(run[0], SOURCE, other, PREPARE, {"insertion": {"step": 256}}, progress=False)
 
 
 def test_a_run_must_be_there_and_done(tmp_path):
