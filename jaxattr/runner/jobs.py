@@ -93,10 +93,15 @@ def claim(store: Store, config: Mapping[str, Any]) -> None:
     """Write the configuration into a store, or see that it is the one there.
 
     Raises:
-        ValueError: if the store has another one, with the differences.
+        ValueError: if the store has another one, with the differences, or is a folder with files
+            of another origin.
     """
     found = store.read("zarr.json")
     if found is None:
+        if foreign := store.files():
+            raise ValueError(
+                f"{store.url} holds no run, but {foreign[0]}: give a folder that is new or empty"
+            )
         group = {"zarr_format": 3, "node_type": "group", "attributes": config}
         store.write("zarr.json", group)
         return

@@ -39,6 +39,13 @@ class Store(NamedTuple):
         listed = self.documents.list(_range(f"{folder}/")).result()
         return sorted(name.decode().removeprefix(f"{folder}/") for name in listed)
 
+    def files(self) -> list[str]:
+        """Return what a local folder holds, but for drafts; nothing of a bucket."""
+        if not self.url.startswith("file://"):
+            return []
+        found = sorted(p.name for p in Path(self.url.removeprefix("file://")).iterdir())
+        return [name for name in found if not name.endswith(".__lock")]
+
     def array(
         self, name: str, shape: Sequence[int], chunk: int, dtype: str, axes: Sequence[str]
     ) -> Any:

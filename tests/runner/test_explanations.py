@@ -119,6 +119,13 @@ def test_another_run_is_refused_with_the_difference(folder, whole):
         run(folder, whole[0], JOB._replace(methods={"saliency": {}, "smoothgrad": {"samples": 3}}))
 
 
+def test_a_folder_of_the_users_is_left_alone(folder):
+    before = files(folder)
+    with pytest.raises(ValueError, match=r"holds no run, but 00\.png: give a folder that is new"):
+        run(folder, folder)
+    assert files(folder) == before
+
+
 def test_every_label_is_an_example(folder, tmp_path):
     job = JOB._replace(
         methods={"saliency": {}}, target="all-labels", dtype="float16", channels=True
