@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jaxattr import metrics
-from jaxattr.data import class_mask, open_source
+from jaxattr.data import Source, class_mask, open_source, record, with_classes
 from jaxattr.data.classes import IMAGENET, SYNSETS, VOC
 
 RNG = np.random.default_rng(0)
@@ -72,6 +72,24 @@ def test_a_table_of_labels(tmp_path):
     (tmp_path / "bad.csv").write_text("file,label\na.png,1\n,2\n")
     with pytest.raises(ValueError, match=r"line 3 of .*bad\.csv cannot be read: it has no `file`"):
         open_source(f"folder:{tmp_path / 'bad.csv'}")
+
+
+def test_labels_are_numbered_as_the_models_classes():
+    """With its masks: a class keeps its own pixels."""
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    masks = np.array([[[1, 0], [0, 0]], [[0, 1], [1, 1]]], bool)
+    given = record("a", pixels, labels=[0, 1], boxes=[[0, 0, 1, 1]], box_labels=[0], masks=masks)
+    source = Source("mine", ("dog", "cat"), (0,), lambda key: given)
+    (found,) = with_classes(source, ("cat", "fish", "Dog"))
+    assert (found.labels.tolist(), found.box_labels.tolist()) == ([0, 2], [2])
+    np.testing.assert_array_equal(class_mask(found, 2), class_mask(given, 0))
+    np.testing.assert_array_equal(class_mask(found, 0), class_mask(given, 1))
+    numbers = Source("mine", ("0", "1"), (0,), lambda key: given)
+    assert with_classes(numbers, ("cat", "dog", "fish"))[0].labels.tolist() == [0, 1]
+    with pytest.raises(
+        ValueError, match=r"1 of the 2 classes of mine .* 'dog'; the nearest is 'dogs'"
+    ):
+        with_classes(source, ("cat", "dogs"))
 
 
 def test_a_broken_image_is_named(tmp_path):
