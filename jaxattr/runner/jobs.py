@@ -96,16 +96,15 @@ def claim(store: Store, config: Mapping[str, Any]) -> None:
         ValueError: if the store has another one, with the differences, or is a folder with files
             of another origin.
     """
-    found = store.read("zarr.json")
-    if found is None:
-        if foreign := store.files():
-            raise ValueError(
-                f"{store.url} holds no run, but {foreign[0]}: give a folder that is new or empty"
-            )
-        group = {"zarr_format": 3, "node_type": "group", "attributes": config}
-        store.write("zarr.json", group)
+    there = store.files()
+    if there and store.read("zarr.json") is None:
+        raise ValueError(
+            f"{store.url} holds no run, but {there[0]}: give a folder that is new or empty"
+        )
+    group = {"zarr_format": 3, "node_type": "group", "attributes": config}
+    if store.create("zarr.json", group):
         return
-    known = found.get("attributes", {})
+    known = store.read("zarr.json").get("attributes", {})
     differing = [d for d in differences(known, config) if not d.startswith("ids:")]
     if differing:
         listed = "".join(f"\n  {d}" for d in differing)

@@ -34,6 +34,19 @@ class Store(NamedTuple):
         """Write a JSON document, whole or not at all."""
         self.documents.write(name, json.dumps(content, indent=1).encode()).result()
 
+    def create(self, name: str, content: Any) -> bool:
+        """Write a JSON document unless there is one, also of a process that writes it just now.
+
+        Returns:
+            Whether it was written.
+        """
+        before = self.documents.read(name).result()
+        if before.state == "value":
+            return False
+        encoded = json.dumps(content, indent=1).encode()
+        written = self.documents.write(name, encoded, if_equal=before.stamp.generation).result()
+        return bool(written.generation)
+
     def names(self, folder: str) -> list[str]:
         """Return the names of the documents in a folder."""
         listed = self.documents.list(_range(f"{folder}/")).result()

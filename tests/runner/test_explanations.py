@@ -19,7 +19,7 @@ import jaxattr
 pytest.importorskip("grain")
 from jaxattr.data import open_source
 from jaxattr.runner import Job, explain, explanations
-from jaxattr.runner.store import open_store
+from jaxattr.runner.store import Store, open_store
 
 W = np.random.default_rng(0).normal(size=(8 * 8 * 3, 4)).astype(np.float32)
 JOB = Job("folder:made up", "dense", {"saliency": {}, "smoothgrad": {"samples": 2}}, batch=4)
@@ -119,6 +119,21 @@ def test_another_run_is_refused_with_the_difference(folder, whole):
         run(folder, whole[0], JOB._replace(methods={"saliency": {}, "smoothgrad": {"samples": 3}}))
 
 
+def test_of_two_runs_that_begin_at_once_one_is_refused(folder, tmp_path, monkeypatch):
+    """The other's configuration is written between the look and the claim."""
+    create, other = Store.create, JOB._replace(seed=1)
+
+    def late(self, name, content):
+        theirs = {**content["attributes"], "seed": other.seed}
+        assert create(self, name, {**content, "attributes": theirs})
+        assert not create(self, name, content)
+        return create(self, name, content)
+
+    monkeypatch.setattr(Store, "create", late)
+    with pytest.raises(ValueError, match="seed: 1 there, 0 now"):
+        run(folder, tmp_path)
+
+
 def test_a_folder_of_the_users_is_left_alone(folder):
     before = files(folder)
     with pytest.raises(ValueError, match=r"holds no run, but 00\.png: give a folder that is new"):
@@ -190,8 +205,6 @@ def test_a_job_that_cannot_be_run(folder, tmp_path, change, message):
 
 
 def test_a_disk_that_is_full_ends_in_a_sentence(folder, whole, tmp_path, monkeypatch):
-    from jaxattr.runner.store import Store
-
     array, left = Store.array, iter([True] * 6)
 
     def full(self, *given):
