@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jaxattr import metrics as metrics
 from jaxattr import rules as rules
 from jaxattr import scores as scores
+from jaxattr.citations import cite as cite
 from jaxattr.facts import Facts as Facts
 from jaxattr.facts import method as method
 from jaxattr.image import maps as maps

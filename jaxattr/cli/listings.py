@@ -1,8 +1,10 @@
-"""The commands that list the methods and the models that there are."""
+"""The commands that list the methods and the models that there are, and what to cite."""
+
+import json
 
 import click
 
-from jaxattr import catalogue
+from jaxattr import catalogue, citations
 from jaxattr.catalogue import Method
 
 OPTIONS = ("steps", "samples", "noise", "layer")
@@ -10,8 +12,13 @@ OPTIONS = ("steps", "samples", "noise", "layer")
 
 
 @click.command()
-def methods() -> None:
+@click.option("--json", "as_json", is_flag=True, help="All facts and options, as JSON.")
+def methods(*, as_json: bool) -> None:
     """List the methods that `jaxattr explain` knows."""
+    if as_json:
+        rows = [_facts(m) for m in catalogue.methods().values()]
+        click.echo(json.dumps(rows, indent=2, default=str))
+        return
     formatter = click.HelpFormatter()
     known = catalogue.methods().values()
     formatter.write_dl([(m.name, _describe(m)) for m in known], col_max=40)
@@ -23,12 +30,29 @@ def methods() -> None:
     click.echo(formatter.getvalue())
 
 
+def _facts(method: Method) -> dict[str, object]:
+    """Return what a program may want to know: what is not JSON is written as Python writes it."""
+    facts = {k: v for k, v in method.facts._asdict().items() if k != "details"}
+    words = {"summary": method.summary, "reference": method.reference}
+    return {"name": method.name, **words, **facts, "options": method.options}
+
+
 def _describe(method: Method) -> str:
     known = [(k, v) for k, v in method.options.items() if k in OPTIONS]
     options = [f"--{k}" if v is None else f"--{k} {v}" for k, v in known]
     options += ["--seed 0"] if method.facts.random else []
     listed = f" Options: {', '.join(options)}." if options else ""
     return f"{method.summary} Cost: {method.facts.cost}.{listed}"
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+def cite(names: tuple[str, ...]) -> None:
+    """Print BibTeX of the papers of methods and metrics, or of jaxattr itself."""
+    try:
+        click.echo(citations.cite(*names))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 @click.command()

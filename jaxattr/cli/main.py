@@ -4,7 +4,7 @@ import click
 
 from jaxattr.cli.explain import explain
 from jaxattr.cli.interrupts import leave_on_interrupt
-from jaxattr.cli.listings import methods, models
+from jaxattr.cli.listings import cite, methods, models
 from jaxattr.cli.runs import evaluate, report, run
 from jaxattr.cli.storage import cache
 
@@ -17,5 +17,5 @@ def main(context: click.Context) -> None:
     context.with_resource(leave_on_interrupt())
 
 
-for command in (explain, run, evaluate, report, methods, models, cache):
+for command in (explain, run, evaluate, report, methods, models, cite, cache):
     main.add_command(command)
