@@ -42,9 +42,10 @@ class Method(NamedTuple):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Its keyword-only options with their defaults."""
+        """Its keyword-only options with their defaults; a `layer` only if maps are of the image."""
         parameters = inspect.signature(self.function).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        return {k: v for k, v in known.items() if k != "layer" or not self.facts.inner}
 
 
 def _own(*, attends: bool) -> dict[str, Method]:

@@ -34,6 +34,7 @@ class Facts(NamedTuple):
         details: its sibling that returns all that the method finds, if there is one.
         parts: the fields of what `details` returns that deserve a panel of their own.
         attends: whether it is made for networks with attention.
+        inner: whether `layer=` gives a map of that layer, and not of the image.
     """
 
     cost: str
@@ -44,6 +45,7 @@ class Facts(NamedTuple):
     details: Callable[..., Explanation[Any]] | None = None
     parts: tuple[str, ...] = ()
     attends: bool = False
+    inner: bool = False
 
 
 def method(
@@ -56,6 +58,7 @@ def method(
     details: Callable[..., Explanation[Any]] | None = None,
     parts: tuple[str, ...] = (),
     attends: bool = False,
+    inner: bool = False,
 ) -> Callable[[FunctionT], FunctionT]:
     """State the facts of a method beside its function.
 
@@ -72,6 +75,7 @@ def method(
         details: as in `Facts`.
         parts: as in `Facts`.
         attends: as in `Facts`.
+        inner: as in `Facts`.
 
     Returns:
         A decorator.
@@ -84,7 +88,7 @@ def method(
         >>> facts_of(brightness).cost, brightness(None)(jnp.ones(1), None).item()
         ('none', 1.0)
     """
-    facts = Facts(cost, family, random, spatial, wraps, details, parts, attends)
+    facts = Facts(cost, family, random, spatial, wraps, details, parts, attends, inner)
 
     def decorate(function: FunctionT) -> FunctionT:
         function.facts = facts  # type: ignore[attr-defined]

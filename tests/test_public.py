@@ -140,7 +140,8 @@ def test_a_plain_method_and_its_details(name):
 
 
 def test_methods_that_cut_at_a_layer_take_its_name():
-    cutting = {n for n, f in METHODS.items() if hasattr(inspect.getmodule(f), "split")}
+    ways = {"split", "at_layer", "at_image_or_layer"}
+    cutting = {n for n, f in METHODS.items() if ways & vars(inspect.getmodule(f)).keys()}
     cams = {n for n, f in METHODS.items() if facts_of(f).family == "class activation maps"}
     assert len(cutting) > 4
     assert all("layer" in options(METHODS[name]) for name in cutting | cams)

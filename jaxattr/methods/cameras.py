@@ -10,7 +10,7 @@ from jaxattr.facts import method
 from jaxattr.image.resize import resize, resize_cubic
 from jaxattr.loops.moments import moments
 from jaxattr.loops.progress import Progress
-from jaxattr.methods.grad_cam import at_layer
+from jaxattr.methods.layers import at_layer
 from jaxattr.types import Array, Attribution, Fun
 
 SCALES = tuple(1 + 100 * k / 224 for k in range(8))

@@ -1,14 +1,14 @@
 """Deconvnet: the gradient is rectified at activations, whatever entered them."""
 
-from jaxattr.contract import attribution, class_gradient
+from jaxattr.contract import attribution
 from jaxattr.facts import method
+from jaxattr.methods.layers import at_image_or_layer
 from jaxattr.rules import gates
-from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Attribution, Fun
 
 
-@method(cost="1 forward, 1 backward", family="backward rules")
-def deconvnet(f: Fun) -> Attribution:
+@method(cost="1 forward, 1 backward", family="backward rules", inner=True)
+def deconvnet(f: Fun, *, layer: str | None = None) -> Attribution:
     """Attribute by backpropagation that rectifies the gradient instead of gating it.
 
         g_in = max(g_out, 0)
@@ -17,9 +17,11 @@ def deconvnet(f: Fun) -> Attribution:
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`, with at least one activation.
+        layer: as for `saliency`; the activations after it have the rule.
 
     Returns:
-        An attribution of the shape of `x`. Cost: one forward and one backward pass.
+        An attribution of the shape of `x`, or of the layer. Cost: one forward and one backward
+        pass.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -30,5 +32,5 @@ def deconvnet(f: Fun) -> Attribution:
     Reference:
         Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014.
     """
-    g = with_rules(f, {"activation": gates.deconvolution}, needs=["activation"])
-    return attribution(f, lambda x, target, key: class_gradient(g, x, target), has_rules=True)
+    read = at_image_or_layer(f, layer, {"activation": gates.deconvolution}, needs=["activation"])
+    return attribution(f, lambda x, target, key: read(x, target).gradient, has_rules=True)

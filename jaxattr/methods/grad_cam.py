@@ -1,14 +1,11 @@
 """Grad-CAM: a layer's channels, weighted by their mean gradient."""
 
-from typing import NamedTuple
-
-import jax
 import jax.numpy as jnp
 
-from jaxattr.contract import attribution, one_hot, where_finite
+from jaxattr.contract import attribution
 from jaxattr.facts import method
 from jaxattr.image.resize import resize
-from jaxattr.tracing.taps import split
+from jaxattr.methods.layers import at_layer
 from jaxattr.types import Array, Attribution, Fun
 
 
@@ -59,22 +56,3 @@ def grad_cam(
         return resize(jnp.maximum(cam, 0) if relu else cam, (x.shape[1], x.shape[2]))
 
     return attribution(f, explain)
-
-
-class Channels(NamedTuple):
-    """A layer's value and the gradient with respect to it, `(B, h, w, C)` each."""
-
-    value: Array
-    gradient: Array
-
-
-def at_layer(
-    f: Fun, x: Array, target: Array, layer: str | None, grid: tuple[int, int] | None = None
-) -> Channels:
-    """Return what the channels of a layer hold, and how the logit of the target grows with it."""
-    halves = split(f, x, layer=layer, grid=grid)
-    value = halves.before(x)
-    logits, pull = jax.vjp(lambda v: halves.after(v, x), value)
-    (gradient,) = pull(one_hot(target, logits))
-    both = Channels(halves.channels_last(value), halves.channels_last(gradient))
-    return where_finite(both, logits)

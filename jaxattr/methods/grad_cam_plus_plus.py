@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxattr.contract import attribution
 from jaxattr.facts import method
 from jaxattr.image.resize import resize
-from jaxattr.methods.grad_cam import at_layer
+from jaxattr.methods.layers import at_layer
 from jaxattr.types import Array, Attribution, Fun
 
 

@@ -1,14 +1,14 @@
 """Guided backpropagation: only positive gradients pass back through activations."""
 
-from jaxattr.contract import attribution, class_gradient
+from jaxattr.contract import attribution
 from jaxattr.facts import method
+from jaxattr.methods.layers import at_image_or_layer
 from jaxattr.rules import gates
-from jaxattr.tracing.transform import with_rules
 from jaxattr.types import Attribution, Fun
 
 
-@method(cost="1 forward, 1 backward", family="backward rules")
-def guided_backprop(f: Fun) -> Attribution:
+@method(cost="1 forward, 1 backward", family="backward rules", inner=True)
+def guided_backprop(f: Fun, *, layer: str | None = None) -> Attribution:
     """Attribute by backpropagation that lets only positive gradients back through activations.
 
         g_in = max(g_out, 0) * s(z)
@@ -19,14 +19,16 @@ def guided_backprop(f: Fun) -> Attribution:
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`, with at least one activation.
+        layer: as for `saliency`; the activations after it have the rule.
 
     Returns:
-        An attribution of the shape of `x`. Cost: one forward and one backward pass.
+        An attribution of the shape of `x`, or of the layer. Cost: one forward and one backward
+        pass.
 
     Raises:
         UnsupportedOperation: if `f` contains a non-linearity that is no activation, pool, product
             or normalization, such as a running product.
-        ValueError: if `f` contains no activation.
+        ValueError: if `f` contains no activation; as `saliency` does.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -40,5 +42,5 @@ def guided_backprop(f: Fun) -> Attribution:
     Differs from Captum and zennit, which give the plain gradient where a ReLU is a function or a
     ReLU6 or a SiLU stands in its place.
     """
-    g = with_rules(f, {"activation": gates.guided}, needs=["activation"])
-    return attribution(f, lambda x, target, key: class_gradient(g, x, target), has_rules=True)
+    read = at_image_or_layer(f, layer, {"activation": gates.guided}, needs=["activation"])
+    return attribution(f, lambda x, target, key: read(x, target).gradient, has_rules=True)

@@ -1,13 +1,13 @@
 """Input times gradient."""
 
-from jaxattr.contract import attribution, class_gradient
+from jaxattr.contract import attribution
 from jaxattr.facts import method
-from jaxattr.tracing.transform import lowered
-from jaxattr.types import Attribution, Fun
+from jaxattr.methods.layers import at_image_or_layer
+from jaxattr.types import Array, Attribution, Fun
 
 
-@method(cost="1 forward, 1 backward", family="gradients")
-def input_x_gradient(f: Fun) -> Attribution:
+@method(cost="1 forward, 1 backward", family="gradients", inner=True)
+def input_x_gradient(f: Fun, *, layer: str | None = None) -> Attribution:
     """Attribute to each pixel its value times its gradient.
 
         a = x * d f(x)[t] / dx
@@ -16,9 +16,14 @@ def input_x_gradient(f: Fun) -> Attribution:
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
+        layer: as for `saliency`, whose value is taken times its gradient.
 
     Returns:
-        An attribution of the shape of `x`, in logits. Cost: one forward and one backward pass.
+        An attribution of the shape of `x`, or of the layer, in logits. Cost: one forward and one
+        backward pass.
+
+    Raises:
+        ValueError: as `saliency` does.
 
     Example:
         >>> import jax.numpy as jnp
@@ -29,5 +34,10 @@ def input_x_gradient(f: Fun) -> Attribution:
     Reference:
         Shrikumar, Greenside, Shcherbina and Kundaje, Not just a black box, 2016.
     """
-    g = lowered(f)
-    return attribution(f, lambda x, target, key: x * class_gradient(g, x, target))
+    read = at_image_or_layer(f, layer)
+
+    def explain(x: Array, target: Array, key: object) -> Array:
+        value, gradient = read(x, target)
+        return value * gradient
+
+    return attribution(f, explain)

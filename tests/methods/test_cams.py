@@ -15,8 +15,8 @@ from speed import mostly_slow
 import jaxattr
 from jaxattr.image import maps
 from jaxattr.image.resize import resize
-from jaxattr.methods.grad_cam import at_layer
 from jaxattr.methods.grad_cam_plus_plus import plus_plus_weights
+from jaxattr.methods.layers import at_layer
 from jaxattr.scores import probability
 from jaxattr.tracing.taps import split
 

@@ -212,3 +212,19 @@ def test_options_that_count():
     for option in ("samples", "chunk"):
         with pytest.raises(ValueError, match=f"{option} is 0; expected at least 1"):
             jaxattr.smoothgrad(jaxattr.saliency(linear), **{option: 0})
+
+
+@pytest.mark.parametrize("method", ["saliency", "input_x_gradient", "guided_backprop", "deconvnet"])
+def test_at_a_layer_it_is_the_map_of_the_rest_of_the_network(method):
+    net, params, x, target = load("tiny")
+    f, make = plain(net, params), getattr(jaxattr, method)
+
+    @jax.jit
+    def both(x, target):
+        rest = make(plain(net[2:], params))
+        return make(f, layer="relu1")(x, target), rest(plain(net[:2], params)(x), target)
+
+    ours, expected = both(x, target)
+    assert relative_error(ours, expected) < 1e-6
+    with pytest.raises(ValueError, match="layer 'relu0' is unknown; did you mean"):
+        jax.eval_shape(make(f, layer="relu0"), x, target)
