@@ -68,6 +68,7 @@ from .resnet import wide_resnet101_2 as wide_resnet101_2
 from .small_cnn import cifar_cnn as cifar_cnn
 from .small_cnn import cifar_vgg16 as cifar_vgg16
 from .small_cnn import mnist_cnn as mnist_cnn
+from .small_vit import cifar_vit as cifar_vit
 from .squeezenet import squeezenet1_0 as squeezenet1_0
 from .squeezenet import squeezenet1_1 as squeezenet1_1
 from .swin_transformer import swin_t as swin_t

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
         (models.mnist_cnn, 28, 422_218),
         (models.cifar_cnn, 32, 2_168_362),
         (models.cifar_vgg16, 32, 14_724_042),
+        (models.cifar_vit, 32, 898_090),
     ],
 )
 def test_shapes_and_sizes(build, side, parameters):
