@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+from jaxattr.portable import portable
 from jaxattr.types import Explanation
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -62,9 +63,10 @@ def method(
 ) -> Callable[[FunctionT], FunctionT]:
     """State the facts of a method beside its function.
 
-    The function is returned as it is, with the attribute `facts`. Nothing is registered: the
-    catalogue finds the public functions of `jaxattr` that have facts, and those that other packages
-    name in the entry point group `jaxattr.methods`.
+    The function gets the attribute `facts`, and what it returns can be pickled and copied if its
+    arguments can (`portable`). Nothing is registered: the catalogue finds the public functions of
+    `jaxattr` that have facts, and those that other packages name in the entry point group
+    `jaxattr.methods`.
 
     Args:
         cost: as in `Facts`.
@@ -91,8 +93,9 @@ def method(
     facts = Facts(cost, family, random, spatial, wraps, details, parts, attends, inner)
 
     def decorate(function: FunctionT) -> FunctionT:
-        function.facts = facts  # type: ignore[attr-defined]
-        return function
+        made = portable(function)
+        made.facts = facts  # type: ignore[attr-defined]
+        return made
 
     return decorate
 

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("jaxattr", "weights_conversion")
 LEVELS = (
-    {"citations", "data", "deprecated", "types", "weights_conversion"},
+    {"citations", "data", "deprecated", "portable", "types", "weights_conversion"},
     {"facts", "frameworks", "image", "lowering", "models", "scores", "viz"},
     {"tracing"},
     {"independence"},

@@ -37,10 +37,13 @@ def test_the_catalogue_says_something_of_each_method():
 
 def test_facts_leave_a_function_as_it_is():
     def brightness(f):
-        return lambda x, target, *, key=None: x
+        return explain
 
+    explain = lambda x, target, *, key=None: x
     method = jaxattr.method(cost="none", family="controls", spatial=True)
-    assert method(brightness) is brightness
+    own, brightness = brightness, method(brightness)
+    assert brightness.__wrapped__ is own
+    assert brightness(None).__wrapped__ is explain
     assert brightness.facts == jaxattr.Facts("none", "controls", spatial=True)
     assert "brightness" not in catalogue.methods()
 

@@ -7,6 +7,7 @@ from jaxattr.methods.excitation_backprop import (
     map_and_layers,
     relevance_at,
 )
+from jaxattr.portable import portable
 from jaxattr.rules.contributions import Handed, negative_terms, positive_terms
 from jaxattr.rules.propagation import Relevance
 from jaxattr.rules.relevance import divide
@@ -30,6 +31,7 @@ CONTRASTIVE = EXCITATION._replace(last=contrast)
 """Contrastive excitation backprop."""
 
 
+@portable
 def contrastive_excitation_backprop_details(
     f: Fun, *, layer: str | None = None
 ) -> Explanation[Relevance]:

@@ -7,11 +7,13 @@ from jaxattr.contract import attribution, one_by_one
 from jaxattr.facts import method
 from jaxattr.methods.contrastive_excitation_backprop import contrast_at
 from jaxattr.methods.rsp import handed_down
+from jaxattr.portable import portable
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.tracing.taps import split
 from jaxattr.types import Array, Attribution, Explanation, Fun
 
 
+@portable
 def contrastive_rsp_details(
     f: Fun, *, layer: str | None = None, purge: bool = True
 ) -> Explanation[Relevance]:

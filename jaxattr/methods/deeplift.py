@@ -2,12 +2,14 @@
 
 from jaxattr.contract import attribution, class_gradient, one_hot, resolve_baseline
 from jaxattr.facts import method
+from jaxattr.portable import portable
 from jaxattr.rules import rescale
 from jaxattr.rules.propagation import Relevance, cotangents, named
 from jaxattr.rules.rescale import rescaled
 from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun
 
 
+@portable
 def deeplift_details(f: Fun, *, baseline: Baseline = 0.0) -> Explanation[Relevance]:
     """Return contributions to the change of the logit at the image and at every layer.
 

@@ -11,6 +11,7 @@ from jaxattr.contract import attribution, attribution_of, one_hot, same_options,
 from jaxattr.facts import method
 from jaxattr.loops.optimization import minimize, parameters_like
 from jaxattr.loops.progress import Progress
+from jaxattr.portable import portable
 from jaxattr.rules import gates
 from jaxattr.tracing.factors import HELD, Hold
 from jaxattr.tracing.freeze import Frozen, freeze
@@ -97,6 +98,7 @@ def rmsprop(learning_rate: float, *, decay: float = 0.99) -> optax.GradientTrans
     return optax.GradientTransformation(init, update)
 
 
+@portable
 def dmbp_details(
     f: Fun,
     *,

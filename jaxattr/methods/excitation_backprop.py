@@ -8,6 +8,7 @@ part, nor do biases.
 from jaxattr.contract import attribution, one_hot
 from jaxattr.facts import method
 from jaxattr.image.resize import resize
+from jaxattr.portable import portable
 from jaxattr.rules import lrp
 from jaxattr.rules.composites import Composite
 from jaxattr.rules.contributions import LayerRule, positive
@@ -38,6 +39,7 @@ EXCITATION = EXCITATION._replace(attending=EXCITATION._replace(sum=POSITIVE))
 """Excitation backprop."""
 
 
+@portable
 def excitation_backprop_details(f: Fun, *, layer: str | None = None) -> Explanation[Relevance]:
     """Return the probabilities of `excitation_backprop` at the image and at every layer.
 

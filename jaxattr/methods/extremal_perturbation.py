@@ -28,6 +28,7 @@ from jaxattr.image.smooth_masks import area_penalty, smooth_mask
 from jaxattr.loops.optimization import minimize, projected
 from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress
+from jaxattr.portable import portable
 from jaxattr.scores import Score
 from jaxattr.tracing.transform import lowered
 from jaxattr.types import Array, Attribution, Explanation, Fun, Init
@@ -66,6 +67,7 @@ class Fit(NamedTuple):
     losses: dict[str, Array]
 
 
+@portable
 def extremal_perturbation_details(
     f: Fun,
     *,

@@ -15,6 +15,7 @@ from jaxattr.contract import (
 )
 from jaxattr.facts import method
 from jaxattr.image.resize import resize_aligned
+from jaxattr.portable import portable
 from jaxattr.rules import gates
 from jaxattr.tracing.shifts import shifted
 from jaxattr.types import Array, Attribution, Explanation, Fun
@@ -38,6 +39,7 @@ class FullGradients(NamedTuple):
     biases: dict[str, Array]
 
 
+@portable
 def fullgrad_details(f: Fun) -> Explanation[FullGradients]:
     """Return all terms that `fullgrad` finds.
 

@@ -21,6 +21,7 @@ from jaxattr.image.filters import gaussian_blur
 from jaxattr.image.maps import unit_range
 from jaxattr.loops.optimization import minimize, parameters_like
 from jaxattr.loops.progress import Progress
+from jaxattr.portable import portable
 from jaxattr.rules import gates
 from jaxattr.scores import Score, logit
 from jaxattr.tracing.factors import HELD, Hold
@@ -43,6 +44,7 @@ class Fit(NamedTuple):
     losses: Array
 
 
+@portable
 def lpr_details(
     f: Fun,
     *,

@@ -4,6 +4,7 @@ from typing import Any
 
 from jaxattr.contract import attribution, same_options
 from jaxattr.facts import method
+from jaxattr.portable import portable
 from jaxattr.rules import lrp as layer_rules
 from jaxattr.rules.composites import Composite, attn_lrp_vit, changed, epsilon_plus
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
@@ -13,6 +14,7 @@ DEFAULT = epsilon_plus()._replace(attending=attn_lrp_vit())
 """z+ for convolutions, epsilon for dense layers; AttnLRP for what attends."""
 
 
+@portable
 def lrp_details(
     f: Fun,
     *,

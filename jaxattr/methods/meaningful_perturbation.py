@@ -26,6 +26,7 @@ from jaxattr.loops.optimization import minimize, projected
 from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress
 from jaxattr.loops.variants import evaluate_variants
+from jaxattr.portable import portable
 from jaxattr.scores import Score
 from jaxattr.tracing.transform import lowered
 from jaxattr.types import Array, Attribution, Explanation, Fun, Init, Key
@@ -49,6 +50,7 @@ class Fit(NamedTuple):
     losses: dict[str, Array]
 
 
+@portable
 def meaningful_perturbation_details(
     f: Fun,
     *,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxattr.contract import attribution, one_by_one
 from jaxattr.facts import method
+from jaxattr.portable import portable
 from jaxattr.rules.composites import Composite
 from jaxattr.rules.contributions import Handed, LayerRule, negative_terms, positive_terms, terms
 from jaxattr.rules.lrp import pass_, z_box
@@ -86,6 +87,7 @@ RELATIVE = Composite(
 """Relative attributing propagation, of one image."""
 
 
+@portable
 def rap_details(f: Fun) -> Explanation[Relevance]:
     """Return the relevance of `rap` at the image and at every layer.
 

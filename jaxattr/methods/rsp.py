@@ -22,6 +22,7 @@ from jaxattr.contract import (
 )
 from jaxattr.facts import method
 from jaxattr.methods.rap import image_box, influence, shifted
+from jaxattr.portable import portable
 from jaxattr.rules.composites import Composite, changed
 from jaxattr.rules.contributions import Handed, LayerRule, terms
 from jaxattr.rules.lrp import pass_
@@ -89,6 +90,7 @@ SECTIONAL = Composite(
 """Relative sectional propagation, of one image."""
 
 
+@portable
 def rsp_details(
     f: Fun, *, layer: str | None = None, hostile: Array | None = None, purge: bool = True
 ) -> Explanation[Relevance]:

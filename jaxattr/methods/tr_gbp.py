@@ -18,6 +18,7 @@ from jaxattr.contract import (
 )
 from jaxattr.facts import method
 from jaxattr.image.resize import resize
+from jaxattr.portable import portable
 from jaxattr.rules import gates
 from jaxattr.tracing.interpret import Equation
 from jaxattr.tracing.local import Rule
@@ -63,6 +64,7 @@ def relative(maps: Array) -> Array:
     return maps[:, 0] - maps[:, 1:].mean(1) if maps.shape[1] > 1 else maps[:, 0]
 
 
+@portable
 def tr_gbp_details(f: Fun, *, top: int = 5) -> Explanation[Layers]:
     """Return the maps of every layer and class, by the options of `tr_gbp`.
 

@@ -1,5 +1,7 @@
 """What every method does with functions that are odd: NaN logits, one batch size, probabilities."""
 
+import copy
+import pickle
 import re
 import warnings
 from itertools import product
@@ -62,6 +64,19 @@ def test_a_function_of_one_batch_size(wrap):
 def test_no_target():
     with pytest.raises(ValueError, match=r"target is None: pass one class.*argmax"):
         jaxattr.saliency(net)(X, None)
+
+
+def test_pickled_and_copied():
+    """Attributions, and what their siblings return, do what they did, if their function pickles."""
+    details = [f for name, f in vars(jaxattr).items() if name.endswith("_details")]
+    for method in (*METHODS.values(), *details):
+        pickle.loads(pickle.dumps(method(net)))
+    smooth = jaxattr.smoothgrad(jaxattr.saliency(net), samples=2)
+    again = [pickle.loads(pickle.dumps(smooth)), copy.deepcopy(smooth)]
+    maps = jax.jit(lambda x: [f(x, TARGET, key=KEYS[0]) for f in (smooth, *again)])(X)
+    np.testing.assert_array_equal(maps[1:], maps[:1] * 2)
+    with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
+        pickle.dumps(jaxattr.saliency(lambda x: net(x)))
 
 
 HEADS = {
