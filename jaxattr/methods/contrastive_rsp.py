@@ -6,7 +6,7 @@ from typing import Any
 from jaxattr.contract import attribution, one_by_one
 from jaxattr.facts import method
 from jaxattr.methods.contrastive_excitation_backprop import contrast_at
-from jaxattr.methods.rsp import handed_down
+from jaxattr.methods.rsp import Rules, handed_down
 from jaxattr.portable import portable
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.tracing.taps import split
@@ -15,7 +15,7 @@ from jaxattr.types import Array, Attribution, Explanation, Fun
 
 @portable
 def contrastive_rsp_details(
-    f: Fun, *, layer: str | None = None, purge: bool = True
+    f: Fun, *, layer: str | None = None, purge: bool = True, pointwise: bool = False
 ) -> Explanation[Relevance]:
     """Return the relevance of `contrastive_rsp` at the image and up to the feature layer.
 
@@ -23,17 +23,20 @@ def contrastive_rsp_details(
         f: as for `contrastive_rsp`.
         layer: as for `contrastive_rsp`.
         purge: as for `contrastive_rsp`.
+        pointwise: as for `contrastive_rsp`.
 
     Returns:
         `(x, target) -> Relevance(attribution, layers)`.
     """
-    return _attribution(f, propagate_layers, layer, purge)
+    return _attribution(f, propagate_layers, layer, Rules(purge, pointwise))
 
 
 @method(
     cost="as excitation_backprop, then rsp", family="relevance", details=contrastive_rsp_details
 )
-def contrastive_rsp(f: Fun, *, layer: str | None = None, purge: bool = True) -> Attribution:
+def contrastive_rsp(
+    f: Fun, *, layer: str | None = None, purge: bool = True, pointwise: bool = False
+) -> Attribution:
     """Attribute as `rsp` does, starting from contrastive excitation backprop.
 
     `F` is the map of `contrastive_excitation_backprop` at the feature layer, of all its channels:
@@ -43,6 +46,7 @@ def contrastive_rsp(f: Fun, *, layer: str | None = None, purge: bool = True) -> 
         f: images `(B, H, W, C)` to logits `(B, K)`.
         layer: as for `rsp`.
         purge: as for `rsp`.
+        pointwise: as for `rsp`.
 
     Returns:
         An attribution of the shape of `x`. Cost: as for `rsp`.
@@ -66,13 +70,13 @@ def contrastive_rsp(f: Fun, *, layer: str | None = None, purge: bool = True) -> 
         Nam, Choi and Lee, Interpreting deep neural networks with relative sectional propagation by
         analyzing comparative gradients and hostile activations, AAAI 2021.
     """
-    return _attribution(f, propagate, layer, purge)
+    return _attribution(f, propagate, layer, Rules(purge, pointwise))
 
 
-def _attribution(f: Fun, run: Callable[..., Any], layer: str | None, purge: bool) -> Any:
+def _attribution(f: Fun, run: Callable[..., Any], layer: str | None, rules: Rules) -> Any:
     def one(x: Array, target: Array) -> Any:
         halves = split(f, x[None], layer=layer)
         start = contrast_at(halves, x[None], target[None])
-        return handed_down(run, halves, x, start, purge)
+        return handed_down(run, halves, x, start, rules)
 
     return attribution(f, lambda x, target, key: one_by_one(f, one, x, target))

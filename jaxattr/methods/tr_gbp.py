@@ -1,4 +1,4 @@
-"""TR-GBP: guided backpropagation to the image and to every bias, minus what all classes share."""
+"""TR-GBP, theoretical refinements of guided backpropagation: to the biases too, class by class."""
 
 from typing import Any, NamedTuple
 
@@ -117,6 +117,7 @@ def _layers(f: Fun, activation: Rule, top: int) -> Explanation[Layers]:
 def tr_gbp(f: Fun, **options: Any) -> Attribution:
     """Attribute by guided backpropagation to image and biases, relative to the top classes.
 
+    The paper's name is theoretical refinements of guided backpropagation.
     `R^0_k` is guided backpropagation of class `k` to the image, summed over its channels. The
     bias of a convolution `l`, with the BatchNorm that follows folded in, is written as a
     convolution of an image of ones with one channel, whose kernel is `b_c / n_j` everywhere (`n_j`
@@ -124,7 +125,8 @@ def tr_gbp(f: Fun, **options: Any) -> Attribution:
     guided backpropagation with respect to these ones, a map at the resolution of the layer's input.
     Then
 
-        R_k = S_k - mean over the top classes i of S_i,    S_k = R^0_k + sum_l enlarge(R^l_k)
+        R_k = S_k - mean over the top classes i of S_i      (eq. 10)
+        S_k = R^0_k + sum_l enlarge(R^l_k)                  (eq. 9)
 
     bilinearly. The top classes are those of the highest logits, the target among them if it is one.
     Laws: for plain gradients, `f(x)[k]` is `<grad, x>` and the sum of all `R^l_k` and of what dense
@@ -152,7 +154,8 @@ def tr_gbp(f: Fun, **options: Any) -> Attribution:
         Array([ 0.5, -0.5], dtype=float32)
 
     Reference:
-        Target-relative guided backpropagation, under review at ICLR.
+        Towards predictable feature attribution: revisiting and improving guided backpropagation,
+        under review at ICLR.
 
     The bias of a dense layer, or the offset of a ReLU6 or a SiLU, is one number for the whole map
     and is left out of it.

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from jaxattr.image.maps import heatmap
 from jaxattr.image.order import descending
 from jaxattr.metrics.arguments import booleans, real
 from jaxattr.metrics.reductions import Reduction, finite, magnitude_sum, reduced
@@ -10,21 +11,28 @@ from jaxattr.types import Array
 
 
 def boundary_dependency(
-    attribution: Array, *, border: int = 16, reduce: Reduction = magnitude_sum
+    attribution: Array,
+    *,
+    border: int = 16,
+    signed: bool = False,
+    reduce: Reduction | None = None,
 ) -> Score:
     """Return how much of the attribution lies along the border of the image (IBD).
 
         score = sum_{p in border} |a_p| / sum_p |a_p|
 
-    Laws: in [0, 1]; a uniform map scores the border's share of the image.
+    Laws: in [0, 1], unless signed; a uniform map scores the border's share of the image.
 
     Args:
         attribution: maps `(B, H, W)` or `(B, H, W, C)`.
         border: its width in pixels of the map.
-        reduce: how the channels of an attribution become one number.
+        signed: whether `a_p` stands in both sums instead of `|a_p|`, as in the paper. Where a map
+            sums to nearly zero, as TR-GBP's of the top classes may, such a share is any number.
+        reduce: how the channels of an attribution become one number, by default `magnitude_sum`,
+            or `heatmap` if signed.
 
     Returns:
-        The share; no score for a map that is zero or not finite.
+        The share; no score for a map that is zero, of signed ones whose sum is, or not finite.
 
     Raises:
         ValueError: if the border is not positive, or leaves nothing of the map.
@@ -35,16 +43,20 @@ def boundary_dependency(
         0.75
 
     Reference:
-        TR-GBP, under review.
+        Towards predictable feature attribution (TR-GBP), under review at ICLR, eq. 12.
+
+    Differs from the paper in taking magnitudes, so that the score is a share of something;
+    `signed=True` is its formula to the letter.
     """
-    scores = jnp.abs(reduced(attribution, reduce))
+    scores = reduced(attribution, reduce or (heatmap if signed else magnitude_sum))
+    scores = scores if signed else jnp.abs(scores)
     height, width = scores.shape[1:]
     if not 0 < border < min(height, width) / 2:
         raise ValueError(f"border is {border}; expected 1 to {(min(height, width) - 1) // 2}")
     total = scores.sum((1, 2))
-    inner = scores.at[:, border:-border, border:-border].set(0)
-    valid = (total > 0) & finite(scores)
-    return scored(inner.sum((1, 2)) / jnp.where(total > 0, total, 1), valid)
+    along = scores.at[:, border:-border, border:-border].set(0).sum((1, 2))
+    valid = (total != 0) & finite(scores)
+    return scored(along / jnp.where(valid, total, 1), valid)
 
 
 def upper_half(score: Array, valid: Array) -> Array:
@@ -65,7 +77,7 @@ def upper_half(score: Array, valid: Array) -> Array:
         [False, True, True, False, False]
 
     Reference:
-        TR-GBP, under review.
+        Towards predictable feature attribution (TR-GBP), under review at ICLR, section 5.4.
     """
     score = real("score", score)
     valid = booleans("valid", valid, score.shape)

@@ -77,7 +77,8 @@ def morf(
         [[1.0, 0.5, 0.125, 0.0]]
 
     Reference:
-        Yang et al., Learning propagation rules, ECCV 2020; TR-GBP, under review.
+        Yang et al., Learning propagation rules, ECCV 2020; Towards predictable
+        feature attribution (TR-GBP), under review at ICLR, appendix D.
     """
     return perturbation_curve(
         f,
@@ -136,7 +137,8 @@ def lerf(
         [[1.0, 0.875, 0.5, 0.0]]
 
     Reference:
-        Yang et al., Learning propagation rules, ECCV 2020; TR-GBP, under review.
+        Yang et al., Learning propagation rules, ECCV 2020; Towards predictable
+        feature attribution (TR-GBP), under review at ICLR, appendix D.
     """
     return morf(
         f,

@@ -102,6 +102,7 @@ def energy_pointing_game(
     *,
     sizes: Array | None = None,
     cover: float = 0.5,
+    signed: bool = False,
     reduce: Reduction = heatmap,
 ) -> Score:
     """Return how much of the positive attribution lies on the object.
@@ -116,11 +117,14 @@ def energy_pointing_game(
         mask: where the class is, bool `(B, H, W)`. The paper takes images with one box.
         sizes: heights and widths of the images, as for `pointing_game`.
         cover: images of which the mask covers more than this have no score: half in the paper.
+        signed: whether `a_p` stands in both sums instead of its positive part, as eq. 11 of TR-GBP
+            has it. Where evidence against the class nearly equals that for it, such a share is any
+            number.
         reduce: how the channels of an attribution become one number.
 
     Returns:
         The share; no score where the mask is empty or too large, or the map not finite or nowhere
-        positive.
+        positive, of signed maps where the sum is zero.
 
     Raises:
         ValueError: if `mask` is not bool, or not one for every map.
@@ -133,11 +137,15 @@ def energy_pointing_game(
 
     Reference:
         Wang et al., Score-CAM, CVPR workshops 2020, section 4.3.
+
+    Differs from TR-GBP's eq. 11, of which `signed=True` is the letter: Score-CAM's maps, for which
+    the game was made, have no negative values, and a share of their positive part stays one.
     """
     check_range("cover", cover, 0, 1)
     found = align(attribution, mask, sizes, reduce)
-    energy = jnp.maximum(found.scores, 0)
+    energy = found.scores if signed else jnp.maximum(found.scores, 0)
+    energy = jnp.where(found.inside, energy, 0)
     within, total = (e.sum((1, 2)) for e in (energy * found.mask, energy))
     share = found.mask.sum((1, 2)) / found.inside.sum((1, 2))
-    valid = (share > 0) & (share <= cover) & (total > 0) & found.valid
-    return scored(within / jnp.where(total > 0, total, 1), valid)
+    valid = (share > 0) & (share <= cover) & (total != 0) & found.valid
+    return scored(within / jnp.where(total != 0, total, 1), valid)

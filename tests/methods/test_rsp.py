@@ -1,6 +1,7 @@
 """Relative sectional propagation: its authors' maps, a slow reference, signs and sums."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +113,7 @@ CONVOLUTIONS = {
 }
 
 
-def slow(x, r, kernel, strides, padding, groups=1, dilation=(1, 1)):
+def slow(x, r, kernel, strides, padding, groups=1, dilation=(1, 1), *, pointwise=False):
     """Apply the rule by loops: each sign by the weights that its own relevance makes."""
     (height, width, inputs), (rows, columns, outputs) = x.shape, r.shape
     per_group = inputs // groups
@@ -143,13 +144,19 @@ def slow(x, r, kernel, strides, padding, groups=1, dilation=(1, 1)):
                     if part[(*p, k)] > 0:
                         share = made[tap] * x[(*at, channels)] / z
                         down[(*at, channels)] += sign * part[(*p, k)] * share
-    if kernel == (1, 1):
+    if kernel == (1, 1) and not pointwise:
         return down
     return 2 * down - (2 * down.sum() - r.sum()) / (x > 0).sum() * (x > 0)
 
 
-@pytest.mark.parametrize("name", mostly_slow(CONVOLUTIONS, ["3x3"]))
-def test_slow_reference(name):
+@pytest.mark.parametrize(
+    ("name", "pointwise"),
+    mostly_slow(
+        [*((name, False) for name in CONVOLUTIONS), ("1x1", True)],
+        [("3x3", False), ("1x1", True)],
+    ),
+)
+def test_slow_reference(name, pointwise):
     settings = CONVOLUTIONS[name]
     kernel, groups = settings["kernel"], settings.get("groups", 1)
     with enable_x64(True):
@@ -165,9 +172,9 @@ def test_slow_reference(name):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         r = jax.random.normal(KEYS[2], jax.eval_shape(f, x).shape)
-        ruled = jaxattr.with_rules(f, {"affine": affine(sectional)})
+        ruled = jaxattr.with_rules(f, {"affine": affine(partial(sectional, pointwise=pointwise))})
         (down,) = jax.jit(lambda x, r: jax.vjp(ruled, x)[1](r))(x, r)
-    wanted = slow(np.asarray(x)[0], np.asarray(r)[0], **settings)
+    wanted = slow(np.asarray(x)[0], np.asarray(r)[0], **settings, pointwise=pointwise)
     np.testing.assert_allclose(down[0], wanted, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(np.asarray(down).sum(), np.asarray(r).sum(), rtol=1e-9)
 
@@ -186,6 +193,26 @@ def test_the_contrast_sums_without_purging():
         f, x, target = case("tiny")
         a = np.asarray(jax.jit(jaxattr.contrastive_rsp(f, purge=False))(x, target))
     np.testing.assert_allclose(a.sum((1, 2, 3)), 1, rtol=1e-8)
+
+
+@pytest.mark.parametrize("method", [jaxattr.rsp, jaxattr.contrastive_rsp])
+def test_layers_of_one_position_shift_only_if_asked(method):
+    """The sum stays; the background of a 1x1 layer, zero before, falls below it."""
+    kernels = jnp.array([[[1.0, -1.0]], [[0.5, 1.0]]]), jnp.array([[1.0, -1.0], [0.5, 1.0]])
+
+    def f(x):
+        x = jnp.concatenate([x, 1 - x], -1)
+        with jax.named_scope("features"):
+            for kernel in kernels:
+                x = jax.nn.relu(jnp.einsum("bhwc,ck->bhwk", x, kernel.reshape(2, 2)))
+        return x.mean((1, 2)) @ jnp.array([[1.0, -1.0], [-1.0, 1.0]])
+
+    x, target = jnp.array([1.0, 0.75, 0.5, 0.0]).reshape(1, 2, 2, 1), jnp.array([0])
+    plain_, shifts = (
+        jax.jit(method(f, layer="features", pointwise=p))(x, target) for p in (False, True)
+    )
+    np.testing.assert_allclose(plain_.sum(), shifts.sum(), rtol=1e-4)
+    assert np.abs(plain_ - shifts).max() > 0.01
 
 
 @pytest.mark.parametrize("name", mostly_slow(["tiny", "resnet", "lite"], ["tiny"]))

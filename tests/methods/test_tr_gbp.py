@@ -271,6 +271,42 @@ def test_deeper_maps_are_less_noisy(randomized):
     assert second > 1.3 * third
 
 
+def test_a_random_layer_gives_the_image_back():
+    """Theorem 1: guided backpropagation through many random filters recovers the image.
+
+    With `E[w 1[w.c > 0]] = s c / (sqrt(2 pi) |c|)` and `E[max(v, 0)] = s / sqrt(2 pi)` the map of
+    every class is `N s^2 / (2 pi) sum_j D_j^T c_j / |c_j|`, which for patches of one length is the
+    image times how many patches see a pixel. The paper's constant, eq. 7, is four times that. The
+    image of ones behind a bias then has an even map, weaker at the border.
+    """
+    filters, numbers = 20_000, ("NHWC", "HWIO", "NHWC")
+    keys = jax.random.split(jax.random.key(3), 3)
+    w = jax.random.normal(keys[0], (3, 3, 1, filters))
+    v = jax.random.normal(keys[1], (7 * 6 * filters, 2))
+    x = 0.5 + jax.random.uniform(keys[2], (1, 7, 6, 1))
+
+    def f(x):
+        h = lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=numbers)
+        return jax.nn.relu(h).reshape(len(x), -1) @ v
+
+    def patches(x):
+        return lax.conv_general_dilated_patches(
+            x, (3, 3), (1, 1), "SAME", dimension_numbers=numbers
+        )
+
+    @jax.jit
+    def both(x):
+        ours = jaxattr.guided_backprop(f)(jnp.repeat(x, 2, 0), jnp.array([0, 1]))
+        seen, back = jax.vjp(patches, x)
+        length = jnp.sqrt((seen**2).sum(-1, keepdims=True))
+        return ours, filters / (2 * jnp.pi) * back(seen / length)[0]
+
+    ours, recovered = both(x)
+    assert relative_error(ours, jnp.repeat(recovered, 2, 0)) < 0.06
+    uniform = both(jnp.ones_like(x))[0][:, :, :, 0]
+    assert (uniform[:, [0, 0, -1, -1], [0, -1, 0, -1]] < 0.7 * uniform[:, 2:-2, 2:-2].mean()).all()
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimized")
 def test_the_border_tells_wrong_predictions(shared):

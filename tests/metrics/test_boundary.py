@@ -19,6 +19,8 @@ def test_boundary_dependency_of_uniform_and_inner_maps():
     np.testing.assert_array_equal(found.score, [1, 0, 0, 1])
     both = measure(edge[:1] + edge[1:2])
     np.testing.assert_allclose(both.score, 0.75)
+    signed = metrics.boundary_dependency(edge[:1] + edge[1:2], signed=True)  # -3 of -2
+    np.testing.assert_allclose(signed.score, 1.5)
     assert measure(np.zeros((1, 40, 40), np.float32)).valid.tolist() == [False]
     with pytest.raises(ValueError, match="border is 16; expected 1 to 15"):
         metrics.boundary_dependency(jnp.ones((1, 32, 40)))
