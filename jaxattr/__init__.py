@@ -18,6 +18,7 @@ from jaxattr.image import maps as maps
 from jaxattr.image.maps import heatmap as heatmap
 from jaxattr.loops.batching import batched as batched
 from jaxattr.loops.progress import Progress as Progress
+from jaxattr.methods.ablation_cam import ablation_cam as ablation_cam
 from jaxattr.methods.attention_rollout import attention_rollout as attention_rollout
 from jaxattr.methods.blur_integrated_gradients import (
     blur_integrated_gradients as blur_integrated_gradients,
@@ -37,6 +38,8 @@ from jaxattr.methods.deeplift import deeplift as deeplift
 from jaxattr.methods.deeplift import deeplift_details as deeplift_details
 from jaxattr.methods.dmbp import dmbp as dmbp
 from jaxattr.methods.dmbp import dmbp_details as dmbp_details
+from jaxattr.methods.eigen_cam import eigen_cam as eigen_cam
+from jaxattr.methods.eigen_grad_cam import eigen_grad_cam as eigen_grad_cam
 from jaxattr.methods.excitation_backprop import excitation_backprop as excitation_backprop
 from jaxattr.methods.excitation_backprop import (
     excitation_backprop_details as excitation_backprop_details,
@@ -45,6 +48,7 @@ from jaxattr.methods.extremal_perturbation import extremal_perturbation as extre
 from jaxattr.methods.extremal_perturbation import (
     extremal_perturbation_details as extremal_perturbation_details,
 )
+from jaxattr.methods.finer_cam import finer_cam as finer_cam
 from jaxattr.methods.fullgrad import fullgrad as fullgrad
 from jaxattr.methods.fullgrad import fullgrad_details as fullgrad_details
 from jaxattr.methods.generic_attention import generic_attention as generic_attention
@@ -56,8 +60,10 @@ from jaxattr.methods.guided_grad_cam import guided_grad_cam as guided_grad_cam
 from jaxattr.methods.guided_integrated_gradients import (
     guided_integrated_gradients as guided_integrated_gradients,
 )
+from jaxattr.methods.hires_cam import hires_cam as hires_cam
 from jaxattr.methods.input_x_gradient import input_x_gradient as input_x_gradient
 from jaxattr.methods.integrated_gradients import integrated_gradients as integrated_gradients
+from jaxattr.methods.layer_cam import layer_cam as layer_cam
 from jaxattr.methods.libragrad import libragrad as libragrad
 from jaxattr.methods.lpr import lpr as lpr
 from jaxattr.methods.lpr import lpr_details as lpr_details
@@ -77,6 +83,7 @@ from jaxattr.methods.rsp import rsp as rsp
 from jaxattr.methods.rsp import rsp_details as rsp_details
 from jaxattr.methods.saliency import saliency as saliency
 from jaxattr.methods.score_cam import score_cam as score_cam
+from jaxattr.methods.shapley_cam import shapley_cam as shapley_cam
 from jaxattr.methods.smoothgrad import smoothgrad as smoothgrad
 from jaxattr.methods.smoothgrad_squared import smoothgrad_squared as smoothgrad_squared
 from jaxattr.methods.tr_gbp import tr_gbp as tr_gbp
@@ -85,6 +92,7 @@ from jaxattr.methods.transformer_attribution import (
     transformer_attribution as transformer_attribution,
 )
 from jaxattr.methods.vargrad import vargrad as vargrad
+from jaxattr.methods.xgrad_cam import xgrad_cam as xgrad_cam
 from jaxattr.methods.xrai import xrai as xrai
 from jaxattr.rules.composites import Composite as Composite
 from jaxattr.rules.propagation import Relevance as Relevance

@@ -5,6 +5,18 @@ from typing import Any
 
 import pytest
 
+ALIKE = {
+    "ablation_cam": "score_cam",
+    "eigen_cam": "grad_cam",
+    "eigen_grad_cam": "grad_cam",
+    "finer_cam": "grad_cam",
+    "hires_cam": "grad_cam",
+    "layer_cam": "grad_cam",
+    "shapley_cam": "grad_cam",
+    "xgrad_cam": "grad_cam",
+}
+"""Methods that do to a network what another does, which stands for them where tests are many."""
+
 
 def mostly_slow(values: Iterable[Any], quick: Collection[Any]) -> list[Any]:
     """Return the values of a parametrized test, all but the `quick` ones marked as slow."""

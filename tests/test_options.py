@@ -43,6 +43,7 @@ LOOPS: dict[str, tuple[int, Callable]] = {
         lambda **o: jaxattr.xrai(tiny, steps=7, segments=halves, min_pixels=1, **o),
     ),
     "cameras": (3, lambda **o: jaxattr.cameras(tiny, layer="features", scales=(1, 1.5), **o)),
+    "ablation_cam": (4, lambda **o: jaxattr.ablation_cam(tiny, layer="features", **o)),
     "score_cam": (3, lambda **o: jaxattr.score_cam(tiny, layer="features", **o)),
     "occlusion": (50, lambda **o: jaxattr.occlusion(tiny, window=2, **o)),
     "rise": (7, lambda **o: jaxattr.rise(tiny, samples=7, cells=3, **o)),

@@ -41,14 +41,38 @@ def evaluate_variants(
     Returns:
         The pytree with `(B, n)` for each `(B,)`.
     """
+    network = lowered(f)
+    logits = lambda numbers: logits_of(network, jax.vmap(variant, out_axes=1)(numbers))
+    return evaluate(logits, numbers, read, chunk=chunk, progress=progress)
+
+
+def evaluate(
+    logits_at: Callable[[Array], Array],
+    numbers: Array,
+    read: Callable[[Array, Array], Any],
+    *,
+    chunk: int,
+    progress: Progress | None = None,
+) -> Any:
+    """Evaluate numbered variants of whatever has logits, a chunk of them after another.
+
+    Args:
+        logits_at: some of the numbers `(m,)` to logits `(B, m, K)`.
+        numbers: as for `evaluate_variants`.
+        read: as for `evaluate_variants`.
+        chunk: as for `evaluate_variants`.
+        progress: as for `evaluate_variants`.
+
+    Returns:
+        As `evaluate_variants`.
+    """
     n = numbers.shape[0]
     order = chunks(n, chunk).numbers
     count, size = order.shape
-    network = lowered(f)
 
     def step(chunk_: tuple[Array, Array]) -> Any:
         i, numbers = chunk_
-        logits = logits_of(network, jax.vmap(variant, out_axes=1)(numbers))
+        logits = at_least_float32(logits_at(numbers))
         report(progress, i, n, each=size)
         return jax.vmap(read, (1, 0))(logits, numbers)
 

@@ -1,11 +1,7 @@
 """Grad-CAM: a layer's channels, weighted by their mean gradient."""
 
-import jax.numpy as jnp
-
-from jaxattr.contract import attribution
 from jaxattr.facts import method
-from jaxattr.image.resize import resize
-from jaxattr.methods.layers import at_layer
+from jaxattr.methods.layers import Channels, cam
 from jaxattr.types import Array, Attribution, Fun
 
 
@@ -49,10 +45,9 @@ def grad_cam(
     Reference:
         Selvaraju et al., Grad-CAM, ICCV 2017.
     """
+    return cam(f, by_mean_gradient, layer=layer, grid=grid, relu=relu)
 
-    def explain(x: Array, target: Array, key: object) -> Array:
-        value, gradient = at_layer(f, x, target, layer, grid)
-        cam = (gradient.mean((1, 2), keepdims=True) * value).sum(-1, keepdims=True)
-        return resize(jnp.maximum(cam, 0) if relu else cam, (x.shape[1], x.shape[2]))
 
-    return attribution(f, explain)
+def by_mean_gradient(channels: Channels) -> Array:
+    """Weight channels by their mean gradient."""
+    return channels.gradient.mean((1, 2), keepdims=True) * channels.value

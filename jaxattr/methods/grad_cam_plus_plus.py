@@ -2,10 +2,8 @@
 
 import jax.numpy as jnp
 
-from jaxattr.contract import attribution
 from jaxattr.facts import method
-from jaxattr.image.resize import resize
-from jaxattr.methods.layers import at_layer
+from jaxattr.methods.layers import Channels, cam
 from jaxattr.types import Array, Attribution, Fun
 
 
@@ -51,13 +49,10 @@ def grad_cam_plus_plus(
     that small gradients count for less.
     """
 
-    def explain(x: Array, target: Array, key: object) -> Array:
-        value, gradient = at_layer(f, x, target, layer, grid)
-        weights = plus_plus_weights(value, gradient)
-        cam = (weights[:, None, None] * value).sum(-1, keepdims=True)
-        return resize(jnp.maximum(cam, 0), (x.shape[1], x.shape[2]))
+    def weigh(channels: Channels) -> Array:
+        return plus_plus_weights(*channels)[:, None, None] * channels.value
 
-    return attribution(f, explain)
+    return cam(f, weigh, layer=layer, grid=grid)
 
 
 def plus_plus_weights(value: Array, gradient: Array, *, epsilon: float = 0.0) -> Array:

@@ -4,12 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from jaxattr.contract import class_gradient, one_hot, where_finite
+from jaxattr.contract import attribution, class_gradient, where_finite
+from jaxattr.image.resize import resize
+from jaxattr.scores import Score, logit
 from jaxattr.tracing.local import Rule
 from jaxattr.tracing.taps import split
 from jaxattr.tracing.transform import with_rules
-from jaxattr.types import Array, Fun
+from jaxattr.types import Array, Attribution, Fun
 
 
 class Channels(NamedTuple):
@@ -27,8 +30,9 @@ def at_layer(
     grid: tuple[int, int] | None = None,
     *,
     rules: Mapping[str, Rule] | None = None,
+    score: Score = logit,
 ) -> Channels:
-    """Return what the channels of a layer hold, and how the logit of the target grows with it.
+    """Return what the channels of a layer hold, and how the score of the target grows with it.
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
@@ -37,11 +41,12 @@ def at_layer(
         layer: a name as for `split`, by default the last layer with a spatial extent.
         grid: rows and columns of its tokens, where the function does not tell.
         rules: rules for the backward pass from the logits to the layer.
+        score: of the logits, what is differentiated.
     """
     halves = split(f, x, layer=layer, rules=rules, grid=grid)
     value = halves.before(x)
     logits, pull = jax.vjp(lambda v: halves.after(v, x), value)
-    (gradient,) = pull(one_hot(target, logits))
+    (gradient,) = pull(jax.grad(lambda z: score(z, target).sum())(logits))
     both = Channels(halves.channels_last(value), halves.channels_last(gradient))
     return where_finite(both, logits)
 
@@ -74,3 +79,36 @@ def at_image_or_layer(
         return at_layer(f, x, target, layer, rules=rules)
 
     return read
+
+
+def cam(
+    f: Fun,
+    weigh: Callable[[Channels], Array],
+    *,
+    layer: str | None,
+    grid: tuple[int, int] | None,
+    relu: bool = True,
+    score: Score = logit,
+) -> Attribution:
+    """Draw over the image what a class activation map makes of a layer and its gradient.
+
+    Args:
+        f: the classifier.
+        weigh: channels to weighted ones, `(B, h, w, C)`, which are summed.
+        layer: as for `grad_cam`.
+        grid: as for `grad_cam`.
+        relu: whether what is negative is dropped.
+        score: of the logits, what is differentiated.
+    """
+
+    def explain(x: Array, target: Array, key: object) -> Array:
+        channels = at_layer(f, x, target, layer, grid, score=score)
+        return drawn(weigh(channels), x, relu=relu)
+
+    return attribution(f, explain)
+
+
+def drawn(channels: Array, x: Array, *, relu: bool = True) -> Array:
+    """Sum weighted channels `(B, h, w, C)`, and enlarge the sum to the images, `(B, H, W, 1)`."""
+    total = channels.sum(-1, keepdims=True)
+    return resize(jnp.maximum(total, 0) if relu else total, (x.shape[1], x.shape[2]))

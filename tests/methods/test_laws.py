@@ -12,7 +12,7 @@ from frameworks import FRAMEWORKS
 from nets import RELUS, load, plain
 from peers import relative_error
 from precision import enable_x64
-from speed import mostly_slow
+from speed import ALIKE, mostly_slow
 
 import jaxattr
 from jaxattr import catalogue
@@ -33,6 +33,7 @@ SMALL = {
     "xrai": {"steps": 2, "segments": quarters, "min_pixels": 4},
     "deeplift": {"baseline": 0.1},
     "score_cam": {"chunk": 7},
+    "ablation_cam": {"chunk": 7},
     "cameras": {"scales": (1, 1.06)},  # a size that flattens to the same
     "occlusion": {"window": (3, 4), "chunk": 3},
     "rise": {"samples": 5, "chunk": 2},
@@ -58,9 +59,13 @@ METHODS = {name: quick(method) for name, method in catalogue.METHODS.items()}
 KEY = jax.random.key(0)
 NHWC = ("NHWC", "HWIO", "NHWC")
 
-every_method = pytest.mark.parametrize("method", METHODS)
+DISTINCT = [name for name in METHODS if name not in ALIKE]
+NETS = [("tiny", name) for name in METHODS]
+NETS += [(net, name) for net in ("vgg", "lite") for name in DISTINCT]
+
+every_method = pytest.mark.parametrize("method", mostly_slow(METHODS, DISTINCT))
 some_methods = pytest.mark.parametrize(
-    "method", mostly_slow(METHODS, ["saliency", "lrp", "rise", "dmbp"])
+    "method", mostly_slow(DISTINCT, ["saliency", "lrp", "rise", "dmbp"])
 )
 
 
@@ -80,8 +85,9 @@ def compiled(name, method, dtype):
     return jax.jit(attribute), *arguments
 
 
-@every_method
-@pytest.mark.parametrize("name", mostly_slow(["tiny", "vgg", "lite"], ["tiny"]))
+@pytest.mark.parametrize(
+    ("name", "method"), mostly_slow(NETS, [("tiny", name) for name in DISTINCT])
+)
 def test_shape_dtype_and_batch(name, method):
     """Maps have the promised shape and dtype; batch = one by one, without a needless key."""
     with enable_x64(True):
@@ -95,7 +101,7 @@ def test_shape_dtype_and_batch(name, method):
     np.testing.assert_allclose(maps, np.concatenate(single), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", mostly_slow(METHODS, ["lrp", "rise"]))
+@pytest.mark.parametrize("method", mostly_slow(DISTINCT, ["lrp", "rise"]))
 def test_jit_and_eager(method):
     with enable_x64(True):
         makers = compiled, explained
@@ -264,7 +270,7 @@ def test_the_classifier_is_traced_a_fixed_number_of_times(method, traces, count)
 
 
 @pytest.mark.parametrize(
-    "method", mostly_slow(METHODS, ["extremal_perturbation", "lpr", "rise", "smoothgrad"])
+    "method", mostly_slow(DISTINCT, ["extremal_perturbation", "lpr", "rise", "smoothgrad"])
 )
 def test_strict_promotion_and_no_images(method):
     """What `jax.grad` runs under runs here: JAX's strict settings, and a batch of none."""

@@ -4,12 +4,14 @@
 """
 
 import re
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import jax
 import numpy as np
 from jax import Array
+from speed import ALIKE
 from zoo.architectures import ARCHITECTURES, Classifier, build, description, images
 
 from jaxattr import saliency
@@ -19,7 +21,8 @@ from jaxattr.tracing.local import UnsupportedOperation
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "architectures.md"
 ANY = ("gradients", "paths", "perturbations", "noise")
 """Families that ask a network for nothing but values and gradients."""
-READERS = tuple(name for name, method in METHODS.items() if method.facts.family not in ANY)
+DISTINCT = {name: method for name, method in METHODS.items() if name not in ALIKE}
+READERS = tuple(name for name, method in DISTINCT.items() if method.facts.family not in ANY)
 
 
 def quarters(image: np.ndarray) -> np.ndarray:
@@ -97,6 +100,17 @@ def refused(name: str) -> set[str]:
     return set(re.findall(r"`(\w+)`[,:]", table(0)[name].split(" | ", 2)[2]))
 
 
+def alike() -> str:
+    """Say which methods stand for others."""
+    stands = {k: [n for n, one in ALIKE.items() if one == k and n in METHODS] for k in READERS}
+    told = "; ".join(
+        f"`{k}` stands for {', '.join(f'`{n}`' for n in names)}"
+        for k, names in stands.items()
+        if names
+    )
+    return textwrap.fill(f"Here {told}.", 100)
+
+
 def page(told: Iterable[str], attending: Iterable[str]) -> str:
     """Return the page with the rows of its tables."""
     first, second = ("".join(f"{line}\n" for line in lines) for lines in (told, attending))
@@ -113,6 +127,8 @@ of a network has the same maps.
 The methods of the families {", ".join(ANY)} take all of them: they ask a
 network for nothing but values and gradients. Of the others a row names those that refuse the
 architecture, and the reason that their error gives; the error names the line too.
+
+{alike()}
 
 | architecture | what is in it | refused by |
 |---|---|---|

@@ -11,7 +11,18 @@ import pytest
 from peers import relative_error
 from speed import mostly_slow
 from zoo.architectures import ARCHITECTURES, SAME, build
-from zoo.survey import PAGE, READERS, attended, classes, explained, page, refused, row, table
+from zoo.survey import (
+    DISTINCT,
+    PAGE,
+    READERS,
+    attended,
+    classes,
+    explained,
+    page,
+    refused,
+    row,
+    table,
+)
 
 import jaxattr
 from jaxattr.catalogue import ATTENDING, METHODS
@@ -29,10 +40,10 @@ QUICK = [
 
 def taken(name):
     """Return the methods that take an architecture, as the page says."""
-    return [method for method in METHODS if method not in refused(name)]
+    return [method for method in DISTINCT if method not in refused(name)]
 
 
-TURN = {name: list(METHODS)[i % TURNS :: TURNS] for i, name in enumerate(ARCHITECTURES)}
+TURN = {name: list(DISTINCT)[i % TURNS :: TURNS] for i, name in enumerate(ARCHITECTURES)}
 PAIRS = [(name, method) for name in TURN for method in TURN[name] if method in taken(name)]
 PAIRS += [(name, m) for m in ATTENDING for name in ("ViT, class token", "ViT, mean")]
 PAIRS += [pair for pair in QUICK if pair not in PAIRS]
