@@ -93,3 +93,13 @@ def margin(logits: Array, target: Array) -> Array:
         )
     others = jnp.where(chosen(logits, target), -jnp.inf, logits)
     return logit(logits, target) - others.max(-1)
+
+
+def accuracy(logits: Array, target: Array) -> Array:
+    """Return 1 where the class has the highest logit, and else 0.
+
+    >>> import jax.numpy as jnp
+    >>> accuracy(jnp.array([[1.0, 4.0], [1.0, 4.0]]), jnp.array([1, 0])).tolist()
+    [1.0, 0.0]
+    """
+    return (logits.argmax(-1) == target).astype(logits.dtype)

@@ -32,6 +32,10 @@ def on_maps(measure: Callable, **given: jax.Array) -> Callable:
     return lambda x, target, **key: measure(x, given.get("target", target), x, **key)
 
 
+def segmented(measure: Callable) -> Callable:
+    return lambda x, target: measure(x, target, x, jnp.arange(2 * 64).reshape(2, 8, 8) % 3)
+
+
 LOOPS: dict[str, tuple[int, Callable]] = {
     "integrated_gradients": (7, lambda **o: jaxattr.integrated_gradients(tiny, steps=7, **o)),
     "blur_integrated_gradients": (
@@ -63,6 +67,30 @@ LOOPS: dict[str, tuple[int, Callable]] = {
     ),
     "morf": (9, lambda **o: on_maps(metrics.morf(tiny, fraction=1, steps=8, **o))),
     "lerf": (9, lambda **o: on_maps(metrics.lerf(tiny, fraction=1, steps=8, **o))),
+    "srg": (10, lambda **o: on_maps(metrics.srg(tiny, steps=4, **o))),
+    "road": (4, lambda **o: on_maps(metrics.road(tiny, steps=3, **o))),
+    "faithfulness_correlation": (
+        7,
+        lambda **o: on_maps(metrics.faithfulness_correlation(tiny, size=9, samples=7, **o)),
+    ),
+    "sensitivity_n": (
+        7,
+        lambda **o: on_maps(metrics.sensitivity_n(tiny, counts=(9,), samples=7, **o)),
+    ),
+    "faithfulness_estimate": (
+        7,
+        lambda **o: on_maps(metrics.faithfulness_estimate(tiny, step=10, **o)),
+    ),
+    "idsds": (4, lambda **o: on_maps(metrics.idsds(tiny, cells=2, **o))),
+    "monotonicity": (9, lambda **o: on_maps(metrics.monotonicity(tiny, step=8, **o))),
+    "monotonicity_correlation": (
+        8,
+        lambda **o: on_maps(metrics.monotonicity_correlation(tiny, step=16, samples=2, **o)),
+    ),
+    "non_sensitivity": (4, lambda **o: on_maps(metrics.non_sensitivity(tiny, size=4, **o))),
+    "region_perturbation": (5, lambda **o: on_maps(metrics.region_perturbation(tiny, size=4, **o))),
+    "selectivity": (5, lambda **o: on_maps(metrics.selectivity(tiny, **o))),
+    "irof": (4, lambda **o: segmented(metrics.irof(tiny, regions=3, **o))),
     "infidelity": (7, lambda **o: on_maps(metrics.infidelity(tiny, samples=7, **o))),
     "max_sensitivity": (
         7,
@@ -71,12 +99,22 @@ LOOPS: dict[str, tuple[int, Callable]] = {
 }
 """Loops over samples: how many there are, and what has the loop."""
 
+RANDOM = {
+    "infidelity",
+    "max_sensitivity",
+    "road",
+    "faithfulness_correlation",
+    "sensitivity_n",
+    "monotonicity_correlation",
+}
+"""Metrics that draw random numbers."""
+
 
 @pytest.mark.parametrize("name", LOOPS)
 def test_chunks_and_progress(name):
     """The same for every chunk; the last report is the whole."""
     total, make = LOOPS[name]
-    needs_key = name in ("infidelity", "max_sensitivity") or hasattr(jaxattr, name)
+    needs_key = name in RANDOM or hasattr(jaxattr, name)
     key = {"key": KEY} if needs_key else {}
     seen: list[int] = []
     results = [

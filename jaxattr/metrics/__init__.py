@@ -12,20 +12,26 @@ left.
 Metrics of a model:
 
 - `insertion_and_deletion`: insertion, deletion, complementary_insertion. `morf_and_lerf`: morf,
-  lerf. What both have in common is in `perturbation_curve`, the start of insertion in `baselines`.
+  lerf, srg. `regions`: region_perturbation, selectivity, irof. `imputation`: road. What these have
+  in common is in `perturbation_curve`, the start of insertion in `baselines`.
+- `faithfulness`: faithfulness_correlation, sensitivity_n, faithfulness_estimate, idsds.
+  `monotonicities`: monotonicity, monotonicity_correlation, non_sensitivity. Both ask what subsets
+  of the pixels do, in `subset_effects`. `drop_and_gain`: average_drop, average_increase,
+  average_gain.
 - `completeness`: completeness_error. `infidelity_and_sensitivity`: infidelity, max_sensitivity.
 - `randomization`: randomize_parameters, for sanity checks. `roar_and_kar`: roar.
 
 Metrics of maps:
 
-- `pointing_games`: pointing_game, energy_pointing_game, point_hits. `iou`: localization_iou,
-  segmentation_iou. `crf`: dense_crf, which refines regions.
+- `pointing_games`: pointing_game, energy_pointing_game, point_hits. `grid_pointing`:
+  grid_pointing_game, focus, on grids of images that `grids` makes, with difull and dipart. `iou`:
+  localization_iou, segmentation_iou. `crf`: dense_crf, which refines regions.
 - `boundary`: boundary_dependency. `roc`: roc_auc. `similarity`: rank_correlation, ssim.
 
 Around them: `annotations` reads boxes and masks, `alignment` brings maps to their size,
-`arguments` checks what metrics are given, `reductions` turns channels into one number, `results`
-has what metrics return, and means. Maps may be of any real dtype: all is computed in at least
-float32.
+`arguments` checks what metrics are given, `reductions` turns channels into one number,
+`correlation` has correlations, `results` what metrics return, and means. Maps may be of any real
+dtype: all is computed in at least float32.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -44,6 +50,20 @@ from jaxattr.metrics.boundary import boundary_dependency as boundary_dependency
 from jaxattr.metrics.boundary import upper_half as upper_half
 from jaxattr.metrics.completeness import completeness_error as completeness_error
 from jaxattr.metrics.crf import dense_crf as dense_crf
+from jaxattr.metrics.drop_and_gain import average_drop as average_drop
+from jaxattr.metrics.drop_and_gain import average_gain as average_gain
+from jaxattr.metrics.drop_and_gain import average_increase as average_increase
+from jaxattr.metrics.faithfulness import faithfulness_correlation as faithfulness_correlation
+from jaxattr.metrics.faithfulness import faithfulness_estimate as faithfulness_estimate
+from jaxattr.metrics.faithfulness import idsds as idsds
+from jaxattr.metrics.faithfulness import sensitivity_n as sensitivity_n
+from jaxattr.metrics.grid_pointing import focus as focus
+from jaxattr.metrics.grid_pointing import grid_pointing_game as grid_pointing_game
+from jaxattr.metrics.grids import difull as difull
+from jaxattr.metrics.grids import dipart as dipart
+from jaxattr.metrics.grids import image_grids as image_grids
+from jaxattr.metrics.imputation import linear_imputation as linear_imputation
+from jaxattr.metrics.imputation import road as road
 from jaxattr.metrics.infidelity_and_sensitivity import gaussian as gaussian
 from jaxattr.metrics.infidelity_and_sensitivity import infidelity as infidelity
 from jaxattr.metrics.infidelity_and_sensitivity import max_sensitivity as max_sensitivity
@@ -58,10 +78,14 @@ from jaxattr.metrics.iou import above_mean_region as above_mean_region
 from jaxattr.metrics.iou import localization_iou as localization_iou
 from jaxattr.metrics.iou import positive_region as positive_region
 from jaxattr.metrics.iou import segmentation_iou as segmentation_iou
+from jaxattr.metrics.monotonicities import monotonicity as monotonicity
+from jaxattr.metrics.monotonicities import monotonicity_correlation as monotonicity_correlation
+from jaxattr.metrics.monotonicities import non_sensitivity as non_sensitivity
 from jaxattr.metrics.morf_and_lerf import absolute_change as absolute_change
 from jaxattr.metrics.morf_and_lerf import lerf as lerf
 from jaxattr.metrics.morf_and_lerf import morf as morf
 from jaxattr.metrics.morf_and_lerf import ratio as ratio
+from jaxattr.metrics.morf_and_lerf import srg as srg
 from jaxattr.metrics.pointing_games import energy_pointing_game as energy_pointing_game
 from jaxattr.metrics.pointing_games import point_hits as point_hits
 from jaxattr.metrics.pointing_games import pointing_game as pointing_game
@@ -70,6 +94,9 @@ from jaxattr.metrics.randomization import permutation as permutation
 from jaxattr.metrics.randomization import randomize_parameters as randomize_parameters
 from jaxattr.metrics.reductions import magnitude_sum as magnitude_sum
 from jaxattr.metrics.reductions import positive_sum as positive_sum
+from jaxattr.metrics.regions import irof as irof
+from jaxattr.metrics.regions import region_perturbation as region_perturbation
+from jaxattr.metrics.regions import selectivity as selectivity
 from jaxattr.metrics.results import Curve as Curve
 from jaxattr.metrics.results import Score as Score
 from jaxattr.metrics.results import Segmentation as Segmentation

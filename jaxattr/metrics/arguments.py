@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxattr.contract import is_concrete
+from jaxattr.contract import check_images, is_concrete
 from jaxattr.loops.precision import at_least_float32
 from jaxattr.types import Array
 
@@ -33,6 +33,13 @@ def real(name: str, values: ArrayLike) -> Array:
     if jnp.issubdtype(a.dtype, jnp.complexfloating):
         raise ValueError(f"{name} has dtype {a.dtype}; expected real numbers")
     return at_least_float32(a)
+
+
+def batch_of(x: ArrayLike) -> Array:
+    """Return images as an array, or raise `ValueError` if they are no batch of them."""
+    x = jnp.asarray(x)
+    check_images(x)
+    return x
 
 
 def booleans(name: str, values: ArrayLike, shape: tuple[int | str, ...]) -> Array:

@@ -18,6 +18,9 @@ from jaxattr.types import Array, Baseline, Fun
 PerturbationMetric: TypeAlias = Callable[[Array, Array, Array], Curve]
 """From `x`, `target` and `attribution` to the scores of the changed images."""
 
+Replace: TypeAlias = Callable[[Array, Array], Array]
+"""From images and which pixels are changed, bool `(B, H, W)`, to images with others there."""
+
 
 def perturbation_curve(
     f: Fun,
@@ -31,6 +34,8 @@ def perturbation_curve(
     progress: Progress | None,
     change: Callable[[Array], Array] = lambda curve: curve,
     check: Callable[[Fun, Array, Array], object] = check_batch,
+    rank: Callable[[Array], Array] = descending,
+    replace: Replace | None = None,
 ) -> PerturbationMetric:
     """Score images in which more and more pixels are changed, the most attributed first.
 
@@ -48,6 +53,8 @@ def perturbation_curve(
         progress: called with the number of steps done, up to a hundred times.
         change: curves `(B, n + 1)` of the score to what is reported.
         check: raises `ValueError` for a wrong `x` or `target`.
+        rank: from scores `(B, H, W)` to ranks from 0; pixels that change together have one rank.
+        replace: what is put for the changed pixels, where it depends on which they are.
 
     Returns:
         The metric. An image has no score where its map or its curve is not finite.
@@ -58,12 +65,14 @@ def perturbation_curve(
         x, target = jnp.asarray(x), jnp.asarray(target)
         check(f, x, target)
         scores = reduced(attribution, reduce, x.shape[:3])
-        ranks = descending(scores)[..., None]
+        ranks = rank(scores)
         start, end = (resolve_baseline(images, x) for images in (before, after))
         changed = counts(x.shape[1] * x.shape[2])
 
         def variant(count: Array) -> Array:
-            return jnp.where(ranks < count, end, start)
+            chosen = ranks < count
+            filled = end if replace is None else replace(start, chosen)
+            return jnp.where(chosen[..., None], filled, start)
 
         def read(logits: Array, count: Array) -> Array:
             return score(logits, target)

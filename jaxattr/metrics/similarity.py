@@ -1,6 +1,5 @@
 """The similarity of two maps: rank correlation and SSIM."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -9,6 +8,7 @@ from jaxattr.image.filters import gaussian, inner_matrix, rounded_reach
 from jaxattr.image.linear import separable
 from jaxattr.image.maps import heatmap
 from jaxattr.metrics.arguments import check_range
+from jaxattr.metrics.correlation import spearman
 from jaxattr.metrics.reductions import Reduction, finite, reduced
 from jaxattr.metrics.results import Score, scored
 from jaxattr.types import Array
@@ -45,10 +45,8 @@ def rank_correlation(a: Array, b: Array, *, reduce: Reduction = heatmap) -> Scor
         Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018.
     """
     a, b = _pair(a, b, reduce)
-    x, y = (_centered_ranks(s.reshape(len(s), s.shape[1] * s.shape[2])) for s in (a, b))
-    size = jnp.sqrt((x**2).sum(1)) * jnp.sqrt((y**2).sum(1))
-    valid = (size > 0) & finite(a) & finite(b)
-    return scored((x * y).sum(1) / jnp.where(size > 0, size, 1), valid)
+    x, y = (s.reshape(len(s), s.shape[1] * s.shape[2]) for s in (a, b))
+    return scored(spearman(x, y), finite(a) & finite(b))
 
 
 def box_window(*, size: int = 7) -> np.ndarray:
@@ -164,17 +162,6 @@ def _reach(a: Array, b: Array) -> Array:
 def _pair(a: Array, b: Array, reduce: Reduction) -> tuple[Array, Array]:
     a = reduced(a, reduce)
     return a, reduced(b, reduce, a.shape)
-
-
-def _centered_ranks(scores: Array) -> Array:
-    """Return ranks less their mean, doubled so that they are whole."""
-
-    def one(s: Array) -> Array:
-        ordered = jnp.sort(s)
-        below = jnp.searchsorted(ordered, s, side="left")
-        return below + jnp.searchsorted(ordered, s, side="right") - len(s)
-
-    return jax.vmap(one)(scores).astype(scores.dtype)
 
 
 def _average(a: Array, window: np.ndarray) -> Array:
