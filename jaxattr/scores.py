@@ -53,6 +53,18 @@ def probability(logits: Array, target: Array) -> Array:
     return logit(jax.nn.softmax(logits), target)
 
 
+def log_probability(logits: Array, target: Array) -> Array:
+    """Return the logarithm of the class's probability: the negative log-likelihood, negated.
+
+    Its gradient is `one_hot(t) - softmax(logits)`: near zero where the class is certain.
+
+    >>> import jax.numpy as jnp
+    >>> log_probability(jnp.zeros((1, 4)), jnp.array([2])).round(4).item()
+    -1.3862999677658081
+    """
+    return logit(jax.nn.log_softmax(logits), target)
+
+
 def sigmoid(logits: Array, target: Array) -> Array:
     """Return the probability of the class by itself, by the logistic function of its logit.
 

@@ -1,7 +1,8 @@
 """LPR: a backward rule for every non-linearity, learned for each image."""
 
 import warnings
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +12,13 @@ from jaxattr.contract import (
     at_any_size,
     attribution,
     attribution_of,
-    class_gradient,
     repeated,
     resolve_baseline,
     same_options,
+    where_finite,
 )
 from jaxattr.facts import method
-from jaxattr.image.filters import gaussian_blur
+from jaxattr.image.filters import gaussian_blur, zero
 from jaxattr.image.maps import unit_range
 from jaxattr.loops.optimization import minimize, parameters_like
 from jaxattr.loops.progress import Progress
@@ -25,9 +26,13 @@ from jaxattr.portable import portable
 from jaxattr.rules import gates
 from jaxattr.scores import Score, logit
 from jaxattr.tracing.factors import HELD, Hold
-from jaxattr.tracing.freeze import freeze
+from jaxattr.tracing.freeze import Frozen, freeze
+from jaxattr.tracing.local import Local
 from jaxattr.tracing.transform import lowered
 from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun, Init
+
+Masks: TypeAlias = Callable[[Array], tuple[Array, Array]]
+"""From maps scaled to [0, 1] to the masks `Mp` and `Mn`, of the same shape."""
 
 
 class Fit(NamedTuple):
@@ -35,7 +40,7 @@ class Fit(NamedTuple):
 
     Attributes:
         attribution: of the shape of `x`.
-        parameters: for each activation, in the order of `jaxattr.sites`, its `theta`.
+        parameters: for each activation with a plugin, in the order of `jaxattr.sites`, its `theta`.
         losses: the loss before each step, `(B, steps)`.
     """
 
@@ -45,6 +50,31 @@ class Fit(NamedTuple):
 
 
 @portable
+def smoothed(sigma: float) -> Masks:
+    """Make masks of a map's Gaussian mean, without a threshold (eq. 6).
+
+        Mn(u) = sum_v S(u - v) A(v) / sum_v S(u - v),    Mp = 1 - Mn
+
+    with `S(u) = exp(-|u|^2 / (2 sigma^2))`, over the pixels `v` of the image. The paper prints the mean itself as `Mp`, which by eq. 7 has
+    to hide what is most attributed, as that of eq. 4 does.
+
+    Args:
+        sigma: in pixels.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> hide, keep = smoothed(1.0)(jnp.ones((1, 2, 2, 1)))
+        >>> keep.ravel(), hide.ravel()
+        (Array([1., 1., 1., 1.], dtype=float32), Array([0., 0., 0., 0.], dtype=float32))
+    """
+
+    def masks(a: Array) -> tuple[Array, Array]:
+        total, weight = (gaussian_blur(m, sigma, border=zero) for m in (a, jnp.ones_like(a)))
+        return 1 - total / weight, total / weight
+
+    return masks
+
+
 def lpr_details(
     f: Fun,
     *,
@@ -60,6 +90,9 @@ def lpr_details(
     gamma: float = 10.0,
     lambda_: float = 0.1,
     smoothing: float = 0.0,
+    masks: Masks | None = None,
+    origin: Score = logit,
+    between_convolutions: bool = False,
     init: Init = 1.0,
     hold: Hold = HELD,
     optimizer: optax.GradientTransformation | None = None,
@@ -74,8 +107,9 @@ def lpr_details(
     optimizer = optax.adam(learning_rate) if optimizer is None else optimizer
     network = lowered(f)
 
-    def soft(mask: Array) -> Array:
-        return gaussian_blur(mask, smoothing)
+    def sharp(a: Array) -> tuple[Array, Array]:
+        hide, keep = 1 - jax.nn.sigmoid(gamma * (a - alpha)), jax.nn.sigmoid(gamma * (a - beta))
+        return gaussian_blur(hide, smoothing), gaussian_blur(keep, smoothing)
 
     def explain(x: Array, target: Array, key: object) -> Fit:
         frozen = freeze(f, x, hold=hold)
@@ -85,15 +119,21 @@ def lpr_details(
         else:
             multipliers = frozen.secants(resolve_baseline(against, x))
         fixed = dict(zip(positions, multipliers, strict=True))
+        learning = _between(frozen, x) if between_convolutions else positions
 
         def attribute(theta: tuple[Array, ...]) -> Array:
-            rule = gates.learned(dict(zip(positions, theta, strict=True)), fixed)
-            return x * class_gradient(frozen.under({"activation": rule}), x, target)
+            plugin = gates.learned(dict(zip(learning, theta, strict=True)), fixed)
+
+            def rule(local: Local) -> Callable[..., Array]:
+                return (plugin if local.site.position in learning else gates.gradient)(local)
+
+            logits, pull = jax.vjp(frozen.under({"activation": rule}), x)
+            (gradient,) = pull(jax.grad(lambda y: origin(y, target).sum())(logits))
+            return x * where_finite(gradient, logits)
 
         def loss(theta: tuple[Array, ...], step: Array) -> Array:
             a = unit_range(attribute(theta))
-            mp = soft(1 - jax.nn.sigmoid(gamma * (a - alpha)))
-            mn = soft(jax.nn.sigmoid(gamma * (a - beta)))
+            mp, mn = (masks or sharp)(a)
             axes = tuple(range(1, x.ndim))
             size = jnp.abs(1 - mp).mean(axes)
             if not sign_aware:
@@ -104,7 +144,8 @@ def lpr_details(
 
         whole = score(network(x), target)
         begun = init(frozen, x, target) if callable(init) else init
-        start = parameters_like(frozen, begun, per_channel=per_channel)
+        every = parameters_like(frozen, begun, per_channel=per_channel)
+        start = tuple(theta for p, theta in zip(positions, every, strict=True) if p in learning)
         theta, losses = minimize(loss, start, optimizer, steps, progress=progress)
         return Fit(attribute(theta), theta, losses)
 
@@ -151,7 +192,15 @@ def lpr(f: Fun, **options: Any) -> Attribution:
         beta: threshold of `Mn`.
         gamma: steepness of both.
         lambda_: weight of the masks' size.
-        smoothing: standard deviation, in pixels, of a Gaussian over the masks (eq. 6); 0 is none.
+        smoothing: standard deviation, in pixels, of a Gaussian over the masks; 0 is none.
+        masks: what makes both masks in place of the sigmoids, whose options then have no effect:
+            `smoothed(sigma)` of this module is the paper's eq. 6.
+        origin: what is passed back from the logits: `logit`, one for the class and zero for the
+            others (section 3.1), or `jaxattr.scores.log_probability`, the likelihood of section
+            4.2, which hands down nearly nothing where the class is certain.
+        between_convolutions: whether only activations after the first and before the last
+            convolution have plugins (section 4.2), the others their gradient. By default all have
+            one, so that a network with a hidden dense layer learns there too.
         init: `theta` at first: a number, an array that broadcasts to each activation's output, or
             a function of the frozen network, the images and the classes.
         hold: which factors are held at `x`, as for `jaxattr.freeze`.
@@ -164,7 +213,7 @@ def lpr(f: Fun, **options: Any) -> Attribution:
 
     Raises:
         UnsupportedOperation: if `f` has no piecewise-linear view (see `jaxattr.freeze`).
-        ValueError: if `f` has no activation.
+        ValueError: if `f` has no activation, or none between convolutions that was asked for.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -176,10 +225,31 @@ def lpr(f: Fun, **options: Any) -> Attribution:
     Reference:
         Yang et al., Learning propagation rules for attribution map generation, ECCV 2020.
 
-    Differs from the paper where it is silent: `theta` starts at 1, masks are per pixel and channel,
-    the sizes of the masks are means.
+    Differs from the paper in giving every activation a plugin (`between_convolutions=True` is its
+    section 4.2), and where it is silent: `theta` starts at 1, masks are per pixel and channel, the
+    sizes of the masks are means. Of the two starts that it names the logit's is the default.
     """
     return attribution_of(lpr_details(f, **options))
+
+
+def _between(frozen: Frozen, x: Array) -> Sequence[int]:
+    """Return the positions of the activations after the first and before the last convolution."""
+    convolutions = []
+
+    def note(local: Local) -> Callable[..., Array]:
+        if any(e.primitive == "conv_general_dilated" for e in local.equations):
+            convolutions.append(local.site.position)
+        return local.value
+
+    jax.eval_shape(frozen.under({"affine": note}), x)
+    low, high = (min(convolutions), max(convolutions)) if convolutions else (0, 0)
+    found = [s.position for s in frozen.sites if low < s.position < high]
+    if not found:
+        raise ValueError(
+            f"none of the {len(frozen.sites)} activations stands between two of the "
+            f"{len(convolutions)} convolutions: pass between_convolutions=False"
+        )
+    return found
 
 
 def _resolved(baseline: Baseline | None) -> Baseline | None:

@@ -16,8 +16,9 @@ from speed import mostly_slow
 import jaxattr
 from jaxattr import sites, with_rules
 from jaxattr.methods.dmbp import disentangling, dmbp_details, guided, positive, positive_negative
+from jaxattr.methods.lpr import smoothed
 from jaxattr.rules import gates
-from jaxattr.scores import probability
+from jaxattr.scores import log_probability, probability
 from jaxattr.tracing.freeze import freeze
 
 KEY = jax.random.key(0)
@@ -192,6 +193,8 @@ def lpr_fit(**options):
         {"smoothing": 1.5},
         {"score": probability},
         {"optimizer": optax.sgd(1.0)},
+        {"masks": smoothed(1.0)},
+        {"origin": log_probability},
     ],
     ids=lambda options: next(iter(options)),
 )
@@ -200,6 +203,39 @@ def test_lpr_options(options):
     assert found.losses.shape == (3, 8)
     assert (found.losses[:, -1] < found.losses[:, 0]).all()
     assert relative_error(found.attribution, usual.attribution) > 1e-3
+
+
+def test_lpr_by_the_likelihood_starts_from_one_less_the_probabilities():
+    """By hand, of a linear layer behind a ReLU: `tanh` of the softmax's gradient."""
+    w = jnp.array([[2.0, 0.0], [-3.0, 1.0]])
+    f = lambda x: jax.nn.relu(x.reshape(-1, 2)) @ w
+    x = jnp.array([0.25, 0.5]).reshape(1, 1, 2, 1)
+    fit = jaxattr.lpr(f, steps=1, learning_rate=0.0, origin=log_probability)
+    passed = w @ (jnp.array([1.0, 0.0]) - jax.nn.softmax(f(x)[0]))
+    np.testing.assert_allclose(fit(x, jnp.array([0])).ravel(), x.ravel() * jnp.tanh(passed), 1e-6)
+
+
+def test_lpr_between_convolutions():
+    """Of relu1 between two convolutions, relu2 before dense layers and relu3, the first alone."""
+    net, params, x, target = load("tiny")
+    f = plain(net, params)
+    fit = jaxattr.lpr_details(f, steps=1, learning_rate=0.0, between_convolutions=True)
+    found = jax.jit(fit)(x, target)
+    (place, *others) = activation_sites(f, x)
+    assert [theta.shape for theta in found.parameters] == [place.shape]
+
+    def plugin(local):
+        return (gates.gradient if local.site.position in rest else learned)(local)
+
+    rest = [s.position for s in others]
+    secant = freeze(f, x).secants(jnp.zeros_like(x))[0]
+    learned = gates.learned({place.position: jnp.ones(())}, {place.position: secant})
+    ruled = with_rules(f, {"activation": plugin})
+    expected = x * jax.jit(jax.grad(lambda x: picked(ruled(x), target).sum()))(x)
+    assert relative_error(found.attribution, expected) < 1e-5
+    dense = lambda x: jax.nn.relu(x.reshape(len(x), -1)[:, :2]) @ jnp.eye(2)
+    with pytest.raises(ValueError, match="none of the 1 activations stands between two of the 0"):
+        jaxattr.lpr(dense, between_convolutions=True)(x, target % 2)
 
 
 METHODS = {"dmbp": jaxattr.dmbp, "lpr": jaxattr.lpr}

@@ -227,6 +227,24 @@ def test_what_is_held_can_be_chosen():
     np.testing.assert_allclose(silu.logits(2 * x), 2 * nn.silu(x), rtol=1e-5, atol=1e-7)
 
 
+def test_straight_pieces_between_knots():
+    """A network of interpolated `tanh`, affine around x; a kink at a knot stays."""
+    w = np.array([[1.0, -0.5], [0.3, 2.0]])
+    knots = np.arange(-6, 6.1, 0.5)
+    straight = lambda z: np.interp(z, knots, np.tanh(knots))
+    f = lambda x: jnp.tanh(jnp.tanh(x) @ w) + nn.relu6(x @ w)
+    with enable_x64(True):
+        x = jnp.array([[-1.3, 2.9]])
+        at = lambda spacing: jax.jit(lambda v: freeze(f, x, spacing=spacing).logits(v))
+        for v in (x, x + 0.01):  # no knot lies between them
+            exact = straight(straight(v) @ w) + np.clip(v @ w, 0, 6)
+            np.testing.assert_allclose(at(0.5)(v), exact, rtol=1e-12)
+        errors = [np.abs(at(h)(x) - f(x)).max() for h in (0.1, 0.01)]
+    assert errors[1] < 1e-4 < errors[0]
+    with pytest.raises(ValueError, match="spacing is 0; expected a positive"):
+        freeze(f, x, spacing=0)
+
+
 def test_remat_is_opened():
     f = jax.checkpoint(lambda x: nn.relu(x @ jnp.eye(4)))
     x = jax.random.normal(KEY, (3, 4))
