@@ -55,8 +55,8 @@ def smoothed(sigma: float) -> Masks:
 
         Mn(u) = sum_v S(u - v) A(v) / sum_v S(u - v),    Mp = 1 - Mn
 
-    with `S(u) = exp(-|u|^2 / (2 sigma^2))`, over the pixels `v` of the image. The paper prints the mean itself as `Mp`, which by eq. 7 has
-    to hide what is most attributed, as that of eq. 4 does.
+    with `S(u) = exp(-|u|^2 / (2 sigma^2))`, over the pixels `v` of the image. The paper prints the
+    mean itself as `Mp`, which by eq. 7 has to hide what is most attributed, as that of eq. 4 does.
 
     Args:
         sigma: in pixels.
