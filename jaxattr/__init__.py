@@ -24,6 +24,8 @@ from jaxattr.methods.blur_integrated_gradients import (
     blur_integrated_gradients as blur_integrated_gradients,
 )
 from jaxattr.methods.cameras import cameras as cameras
+from jaxattr.methods.conductance import conductance as conductance
+from jaxattr.methods.conductance import internal_influence as internal_influence
 from jaxattr.methods.conservation import conservation as conservation
 from jaxattr.methods.contrastive_excitation_backprop import (
     contrastive_excitation_backprop as contrastive_excitation_backprop,
@@ -62,6 +64,9 @@ from jaxattr.methods.guided_integrated_gradients import (
 )
 from jaxattr.methods.hires_cam import hires_cam as hires_cam
 from jaxattr.methods.input_x_gradient import input_x_gradient as input_x_gradient
+from jaxattr.methods.inside import channels as channels
+from jaxattr.methods.inside import inside as inside
+from jaxattr.methods.inside import several_inputs as several_inputs
 from jaxattr.methods.integrated_gradients import integrated_gradients as integrated_gradients
 from jaxattr.methods.layer_cam import layer_cam as layer_cam
 from jaxattr.methods.libragrad import libragrad as libragrad
@@ -97,6 +102,7 @@ from jaxattr.methods.xrai import xrai as xrai
 from jaxattr.rules.composites import Composite as Composite
 from jaxattr.rules.propagation import Relevance as Relevance
 from jaxattr.scores import Score as Score
+from jaxattr.scores import scalar as scalar
 from jaxattr.tracing.freeze import freeze as freeze
 from jaxattr.tracing.local import Local as Local
 from jaxattr.tracing.local import Rule as Rule

@@ -1,12 +1,14 @@
 """What of the logits is measured: logits `(B, K)` and classes `(B,)` to `(B,)`."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
-from jaxattr.types import Array
+from jaxattr.types import Array, Fun
 
 Score: TypeAlias = Callable[[Array, Array], Array]
 """From logits `(B, K)` and classes `(B,)` to a number for each image, `(B,)`."""
@@ -115,3 +117,83 @@ def accuracy(logits: Array, target: Array) -> Array:
     [1.0, 0.0]
     """
     return (logits.argmax(-1) == target).astype(logits.dtype)
+
+
+def margins(logits: Array) -> Array:
+    """Return by how much the logit of every class exceeds the largest of the others, `(B, K)`.
+
+    Of the class of the largest logit it is how far the runner-up is behind.
+
+    >>> import jax.numpy as jnp
+    >>> margins(jnp.array([[1.0, 4.0, 2.0]])).tolist()
+    [[-3.0, 2.0, -2.0]]
+    """
+    _need_others(logits)
+    none = jnp.full_like(logits[:, :1], -jnp.inf)
+    before = jnp.concatenate([none, lax.cummax(logits[:, :-1], axis=1)], 1)
+    after = jnp.concatenate([lax.cummax(logits[:, 1:], axis=1, reverse=True), none], 1)
+    return logits - jnp.maximum(before, after)
+
+
+def log_odds(logits: Array) -> Array:
+    """Return `log p - log(1 - p)` of every class by softmax, `(B, K)`.
+
+    That is a logit less the log-sum-exp of the others, which loses no digits near `p = 1`. It takes
+    memory for `K^2` numbers.
+
+    >>> import jax.numpy as jnp
+    >>> log_odds(jnp.array([[2.0, 0.5]])).tolist(), log_odds(jnp.array([[50.0, 0.0]])).tolist()
+    ([[1.5, -1.5]], [[50.0, -50.0]])
+    """
+    _need_others(logits)
+    classes = np.arange(logits.shape[-1])
+    others = np.array([np.delete(classes, k) for k in classes])
+    return logits - jax.nn.logsumexp(logits[:, others], -1)
+
+
+def _need_others(logits: Array) -> None:
+    if logits.shape[-1] == 1:
+        raise ValueError("a classifier of one logit has no other class: its logit is the log-odds")
+
+
+def scalar(f: Callable[..., Any], read: Callable[[Any], Array]) -> Fun:
+    """Make a classifier of any number that can be read off what a function returns.
+
+        g(x)_k = read(f(x))_k
+
+    so that every method and metric is of that number: the margin to the runner-up,
+    `scalar(f, margins)`, a class in a region of a segmentation, the score of a box, the similarity
+    of two embeddings.
+
+    Args:
+        f: images `(B, H, W, C)` to an array, or to a dict or another pytree of arrays, the batch in
+            front of each.
+        read: what `f` returns to numbers `(B,)`, which become the one class 0, or `(B, K)`, which
+            become as many. Like `f` it is to treat every image by itself.
+
+    Returns:
+        Images to logits `(B, 1)` or `(B, K)`.
+
+    Raises:
+        ValueError: if `read` returns something else.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxattr
+        >>> embed = lambda x: {"embedding": x.sum((1, 2))}
+        >>> g = scalar(embed, lambda out: out["embedding"] @ jnp.array([1.0, -1.0]))
+        >>> jaxattr.saliency(g)(jnp.ones((1, 1, 1, 2)), jnp.array([0])).ravel()
+        Array([ 1., -1.], dtype=float32)
+    """
+
+    def g(x: Array, /) -> Array:
+        found = read(f(x))
+        shape = getattr(found, "shape", None)
+        if shape is None or len(shape) not in (1, 2) or shape[0] != x.shape[0]:
+            what = f"shape {shape}" if shape is not None else f"a {type(found).__name__}"
+            raise ValueError(
+                f"read returned {what} for images of shape {x.shape}; expected one number for each "
+                f"image, shape ({x.shape[0]},), or one for each image and class"
+            )
+        return found[:, None] if found.ndim == 1 else found
+
+    return g

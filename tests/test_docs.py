@@ -23,7 +23,7 @@ from jaxattr import catalogue
 from jaxattr.deprecated import RENAMED
 from jaxattr.tracing import primitives
 
-PAGES = ("architecture", "extending", "frameworks", "CONTRIBUTING", "CHANGELOG")
+PAGES = ("architecture", "extending", "frameworks", "scalars", "CONTRIBUTING", "CHANGELOG")
 TEXT = {page: (ROOT / "docs" / f"{page}.md").read_text() for page in PAGES}
 FILE_TYPES = ("json", "md", "npz", "py", "toml", "yaml")
 
@@ -51,6 +51,18 @@ def test_models_of_any_framework(example: str, monkeypatch: pytest.MonkeyPatch):
     exec(example, names := {"__name__": "example"})
     assert names["maps"].shape[:3] == names["x"].shape[:3]
     assert np.abs(names["maps"]).max() > 0
+
+
+@pytest.mark.slow
+def test_any_number_place_and_input():
+    names: dict = {"__name__": "example"}
+    for example in blocks("scalars", "python"):
+        exec(example, names)
+        assert np.abs(names.get("maps", 1)).max() > 0
+    assert {k: a.shape for k, a in names["found"].items()} == {
+        "image": (2, 8, 8, 3),
+        "scale": (2, 4),
+    }
 
 
 @pytest.mark.usefixtures("installed")
