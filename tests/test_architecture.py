@@ -11,6 +11,7 @@ from inspect import isfunction
 from pathlib import Path
 
 import pytest
+from speed import mostly_slow
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("jaxattr", "weights_conversion")
@@ -101,20 +102,20 @@ def test_no_function_hides_a_module():
     assert not hidden
 
 
-@pytest.mark.parametrize(
-    ("package", "absent"),
-    [
-        (
-            "jaxattr",
-            "PIL click flax grain jaxattr.cli jaxattr.models matplotlib scipy skimage "
-            "tensorflow_datasets weights_conversion",
-        ),
-        ("jaxattr.data", "PIL grain h5py jaxattr.cli jaxattr.models pyarrow tensorflow_datasets"),
-        ("jaxattr.cli", "flax jaxattr.models matplotlib skimage weights_conversion"),
-        ("jaxattr.models", "matplotlib scipy skimage tensorflow torch torchvision"),
-        ("weights_conversion", "jaxattr matplotlib tensorflow torch"),
-    ],
-)
+IMPORTS = [
+    (
+        "jaxattr",
+        "PIL click flax grain jaxattr.cli jaxattr.models matplotlib scipy skimage "
+        "tensorflow_datasets weights_conversion",
+    ),
+    ("jaxattr.data", "PIL grain h5py jaxattr.cli jaxattr.models pyarrow tensorflow_datasets"),
+    ("jaxattr.cli", "flax jaxattr.models matplotlib skimage weights_conversion"),
+    ("jaxattr.models", "matplotlib scipy skimage tensorflow torch torchvision"),
+    ("weights_conversion", "jaxattr matplotlib tensorflow torch"),
+]
+
+
+@pytest.mark.parametrize(("package", "absent"), mostly_slow(IMPORTS, IMPORTS[:1]))
 def test_an_import_brings_no_more_than_it_needs(package, absent):
     code = f"import sys, {package}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from speed import mostly_slow
 from test_architecture import FILES, ROOT, imports, room
 
 import jaxattr
@@ -43,7 +44,9 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     catalogue._foreign.cache_clear()
 
 
-@pytest.mark.parametrize("example", blocks("frameworks", "python"))
+@pytest.mark.parametrize(
+    "example", mostly_slow(blocks("frameworks", "python"), blocks("frameworks", "python")[:1])
+)
 def test_models_of_any_framework(example: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     (needed,) = re.findall("(flax|equinox|haiku|keras|transformers)", example)[:1]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr import metrics
@@ -110,7 +111,9 @@ RANDOM = {
 """Metrics that draw random numbers."""
 
 
-@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize(
+    "name", mostly_slow(LOOPS, ["occlusion", "smoothgrad", "insertion", "infidelity"])
+)
 def test_chunks_and_progress(name):
     """The same for every chunk; the last report is the whole."""
     total, make = LOOPS[name]
@@ -136,22 +139,29 @@ def test_every_loop_over_samples_is_tested():
     assert chunked == set(LOOPS)
 
 
-@pytest.mark.parametrize(
-    ("explain", "init"),
-    [
-        (partial(jaxattr.dmbp, steps=2), lambda frozen, x, target: (0.5 * jnp.ones((2, 8, 8, 3)),)),
-        (partial(jaxattr.lpr, steps=2), lambda frozen, x, target: (0.5 * jnp.ones((2, 8, 8, 3)),)),
-        (
-            partial(jaxattr.meaningful_perturbation, steps=2, spacing=4),
-            lambda x, target: jnp.full((2, 2, 2), 0.5),
-        ),
-        (
-            partial(jaxattr.extremal_perturbation, steps=2, areas=(0.5,), spacing=4),
-            lambda x, target: jnp.full((2, 1, 2, 2), 0.5),
-        ),
-    ],
-)
-def test_an_init_is_a_number_an_array_or_a_function(explain, init):
+INITS: dict[str, tuple[Callable, Callable]] = {
+    "dmbp": (
+        partial(jaxattr.dmbp, steps=2),
+        lambda frozen, x, target: (0.5 * jnp.ones((2, 8, 8, 3)),),
+    ),
+    "lpr": (
+        partial(jaxattr.lpr, steps=2),
+        lambda frozen, x, target: (0.5 * jnp.ones((2, 8, 8, 3)),),
+    ),
+    "meaningful_perturbation": (
+        partial(jaxattr.meaningful_perturbation, steps=2, spacing=4),
+        lambda x, target: jnp.full((2, 2, 2), 0.5),
+    ),
+    "extremal_perturbation": (
+        partial(jaxattr.extremal_perturbation, steps=2, areas=(0.5,), spacing=4),
+        lambda x, target: jnp.full((2, 1, 2, 2), 0.5),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", mostly_slow(INITS, ["dmbp"]))
+def test_an_init_is_a_number_an_array_or_a_function(name):
+    explain, init = INITS[name]
     given = [0.5, jnp.full(1, 0.5), init]
     maps = [jax.jit(explain(tiny, init=i))(X, TARGET, key=KEY) for i in given]
     for other in maps[1:]:
@@ -166,17 +176,18 @@ def test_a_metrics_baseline_is_a_number_an_array_or_a_function():
             np.testing.assert_array_equal(other, first)
 
 
-@pytest.mark.parametrize(
-    "explain",
-    [
-        partial(jaxattr.integrated_gradients, steps=3),
-        partial(jaxattr.guided_integrated_gradients, steps=3),
-        jaxattr.deeplift,
-        partial(jaxattr.occlusion, window=2),
-        partial(jaxattr.lpr, steps=2),
-    ],
-)
-def test_a_baseline_is_a_number_an_array_or_a_function(explain):
+BASELINES: dict[str, Callable] = {
+    "integrated_gradients": partial(jaxattr.integrated_gradients, steps=3),
+    "guided_integrated_gradients": partial(jaxattr.guided_integrated_gradients, steps=3),
+    "deeplift": jaxattr.deeplift,
+    "occlusion": partial(jaxattr.occlusion, window=2),
+    "lpr": partial(jaxattr.lpr, steps=2),
+}
+
+
+@pytest.mark.parametrize("name", mostly_slow(BASELINES, ["deeplift", "occlusion"]))
+def test_a_baseline_is_a_number_an_array_or_a_function(name):
+    explain = BASELINES[name]
     f = lambda x: jax.nn.relu(x.mean((1, 2)) - 0.2) @ jnp.array([[1.0, 2], [3, -4], [5, 6]])
     x, target = jax.random.uniform(jax.random.key(0), (2, 4, 4, 3)), jnp.array([0, 1])
     given = [explain(f, baseline=b) for b in (0.5, jnp.full(3, 0.5), lambda x: 0 * x + 0.5)]

@@ -168,6 +168,7 @@ def test_panels_wrap(photograph: np.ndarray):
     assert two.get_figwidth() < one.get_figwidth()
 
 
+@pytest.mark.slow
 def test_drawing_needs_no_pyplot():
     code = (
         "import sys, numpy as np, io; from jaxattr import viz;"

@@ -216,6 +216,7 @@ def test_methods_and_models_are_listed():
     assert {line.split()[0] for line in listed[1:]} == set(models.names())
 
 
+@pytest.mark.slow
 def test_the_package_runs_as_a_module():
     command = [sys.executable, "-m", "jaxattr", "--version"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -38,6 +38,7 @@ for _ in range(4):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot be kept to one core here")
+@pytest.mark.slow
 def test_a_program_on_one_core_does_not_wait_for_itself():
     subprocess.run([sys.executable, "-c", ON_ONE_CORE], timeout=120, check=True)
 

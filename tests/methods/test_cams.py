@@ -238,7 +238,7 @@ def test_errors():
             method(f, chunk=0)
 
 
-@pytest.mark.parametrize("token", [True, False])
+@pytest.mark.parametrize("token", mostly_slow([True, False], [True]))
 def test_tokens_become_their_grid(token):
     """The last block's, after its first norm, or its sum where tokens are averaged: by hand."""
     with enable_x64(True):

@@ -34,7 +34,7 @@ CONTRASTS = (".relu4", ".layer2.relu2")
 """Where TorchRay's contrast was taken; it makes no difference."""
 
 
-@pytest.mark.parametrize(("name", "array"), ARRAYS)
+@pytest.mark.parametrize(("name", "array"), mostly_slow(ARRAYS, ARRAYS[::5]))
 def test_torchray(name, array):
     kind, layer = array.split(".", 1)
     contrastive = kind == "contrastive"
@@ -98,7 +98,7 @@ def test_a_probability_and_a_contrast():
     assert np.abs(contrast).max() > 1e-3
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", mostly_slow(METHODS, METHODS[1:]))
 def test_layers_and_the_image(method):
     """A layer's map is its relevance summed over channels and resized."""
     details = facts_of(method).details

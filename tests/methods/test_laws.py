@@ -82,22 +82,35 @@ def explained(name, method, dtype="float32"):
 def compiled(name, method, dtype):
     """Return an attribution, which tests share; it compiles once for a kind of arguments."""
     attribute, *arguments = explained(name, method, dtype)
-    return jax.jit(attribute), *arguments
+    return jax.jit(attribute), *map(np.asarray, arguments)
 
 
 @pytest.mark.parametrize(
     ("name", "method"), mostly_slow(NETS, [("tiny", name) for name in DISTINCT])
 )
 def test_shape_dtype_and_batch(name, method):
-    """Maps have the promised shape and dtype; batch = one by one, without a needless key."""
+    """Maps have the promised shape and dtype, and no image sees what stands beside it."""
     with enable_x64(True):
         attribute, x, target = compiled(name, method, "float64")
-        maps = attribute(x, target, key=KEY)
-        images = [(x[i : i + 1], target[i : i + 1]) for i in range(len(x))]
-        single = [attribute(*image, key=key_of(method)) for image in images]
+        maps = attribute(x, target, key=key_of(method))
+        for i in range(len(x)):
+            copies = np.full(len(x), i)
+            beside_copies = attribute(x[copies], target[copies], key=key_of(method))
+            np.testing.assert_allclose(beside_copies, maps[copies], rtol=1e-9, atol=1e-12)
     assert maps.shape == (*x.shape[:3], 1 if catalogue.METHODS[method].facts.spatial else 3)
     assert maps.dtype == "float64"
     assert np.abs(maps).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), mostly_slow(NETS, [("tiny", name) for name in ("lrp", "rise", "dmbp")])
+)
+def test_a_batch_is_its_images_one_by_one(name, method):
+    with enable_x64(True):
+        attribute, x, target = compiled(name, method, "float64")
+        maps = attribute(x, target, key=key_of(method))
+        images = [(x[i : i + 1], target[i : i + 1]) for i in range(len(x))]
+        single = [attribute(*image, key=key_of(method)) for image in images]
     np.testing.assert_allclose(maps, np.concatenate(single), rtol=1e-9, atol=1e-12)
 
 
@@ -147,7 +160,7 @@ def test_every_spelling_of_relu(method):
 @some_methods
 def test_bfloat16_stays(method):
     attribute, x, target = explained("lite", method, jnp.bfloat16)
-    assert jax.jit(attribute)(x, target, key=KEY).dtype == jnp.bfloat16
+    assert jax.eval_shape(attribute, x, target, key=KEY).dtype == jnp.bfloat16
 
 
 @every_method
@@ -155,8 +168,8 @@ def test_the_key(method):
     """Random methods need it, and repeat themselves with it; the others, above, do without."""
     with enable_x64(True):
         attribute, x, target = compiled("tiny", method, "float64")
-        first = attribute(x, target, key=KEY)
-        np.testing.assert_array_equal(first, attribute(x, target, key=KEY))
+        first, again = (attribute(x, target, key=key_of(method)) for _ in range(2))
+        np.testing.assert_array_equal(first, again)
         if catalogue.METHODS[method].facts.random:
             assert relative_error(attribute(x, target, key=jax.random.key(1)), first) > 1e-3
             with pytest.raises(ValueError, match=r"random numbers: pass key=jax\.random\.key"):
@@ -209,9 +222,9 @@ def test_a_class_out_of_range_under_jit(method):
     """Where values are unknown it gives NaN, never another class's map; neighbours are spared."""
     with enable_x64(True):
         attribute, x, target = compiled("tiny", method, "float64")
-        right = attribute(x, target, key=KEY)
-        maps = attribute(x, target.at[0].set(6).at[2].set(-1), key=KEY)
-        assert jnp.isnan(maps[jnp.array([0, 2])]).all()
+        right = attribute(x, target, key=key_of(method))
+        maps = attribute(x, np.array([6, target[1], -1]), key=key_of(method))
+        assert np.isnan(maps[np.array([0, 2])]).all()
     np.testing.assert_allclose(maps[1], right[1], rtol=1e-6)
 
 

@@ -186,6 +186,7 @@ def test_load_takes_a_file_by_path(checkpoint):
         models.load("cifar_resnet32", path=path)
 
 
+@pytest.mark.slow
 def test_load_takes_torchs_files_with_other_classes(torch, torchvision, tmp_path):
     reference = random_model(torchvision, "resnet18", num_classes=7)
     path = tmp_path / "mine.pth"

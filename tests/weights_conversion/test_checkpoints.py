@@ -199,6 +199,7 @@ def test_cifar_resnet(shared):
     assert checkpoint["layer1.0.conv1.weight"].shape == (16, 16, 3, 3)
 
 
+@pytest.mark.slow
 def test_needs_no_torch(tmp_path):
     (tmp_path / "checkpoint").write_bytes(zipped(state(w=tensor())))
     code = (

@@ -421,6 +421,7 @@ def test_restore_checks_the_model(source, tmp_path):
         restore(tmp_path / "net", model)
 
 
+@pytest.mark.slow
 def test_drafts_of_killed_writers_are_removed(source):
     """And only those: a draft whose lock is held is being written."""
     script = """
@@ -445,6 +446,7 @@ restore_or_convert(sys.argv[1], skeleton(), name="net", flatten=FLATTEN)
     assert not [path for path in entries(source) if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(source):
     context = multiprocessing.get_context("spawn")
     with context.Pool(2) as pool:

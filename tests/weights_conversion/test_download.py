@@ -231,6 +231,7 @@ def test_damaged_file_is_fetched_again(server):
     assert whole(get(server))
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(server, cache):
     server.script = [{"pause": 0.5, "break_at": 500_000}]
     context = multiprocessing.get_context("spawn")

@@ -28,7 +28,7 @@ import jaxattr
 from jaxattr.catalogue import ATTENDING, METHODS
 from jaxattr.rules.composites import cp_lrp
 
-TURNS = 7  # of the methods every seventh for one architecture, the next ones for the next
+SHARE = 4  # methods for one architecture, the next ones for the next: more methods cost no more
 QUICK = [
     ("AlexNet", "rise"),
     ("squeeze and excitation", "deconvnet"),
@@ -43,6 +43,7 @@ def taken(name):
     return [method for method in DISTINCT if method not in refused(name)]
 
 
+TURNS = len(DISTINCT) // SHARE
 TURN = {name: list(DISTINCT)[i % TURNS :: TURNS] for i, name in enumerate(ARCHITECTURES)}
 PAIRS = [(name, method) for name in TURN for method in TURN[name] if method in taken(name)]
 PAIRS += [(name, m) for m in ATTENDING for name in ("ViT, class token", "ViT, mean")]
