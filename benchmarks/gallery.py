@@ -2,7 +2,7 @@
 
     python benchmarks/gallery.py docs/gallery [--methods dmbp,lrp]
 
-The maps of EfficientNet-Lite0 for photographs that scikit-image carries, each method's in one strip:
+EfficientNet-Lite0's maps of photographs that scikit-image carries, a strip for each method:
 
     tiger cat     what the network says of the photograph
     tripod        the same, of a thing that is thin and in front of a person

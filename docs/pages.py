@@ -97,8 +97,8 @@ def scores(name: str) -> str:
         return ""
     head = "\n".join(table[0].splitlines()[:2])
     return (
-        "## Scores\n\nOn 200 photographs by EfficientNet-Lite0, beside a map of noise and one of the "
-        "image's center\n([every method by every metric](../metrics.md)):\n\n"
+        "## Scores\n\nOn 200 photographs by EfficientNet-Lite0, beside a map of noise and one of "
+        "the image's center\n([every method by every metric](../metrics.md)):\n\n"
         f"{head}\n{row[0]}\n" + "\n".join(table[1].splitlines()[:2])
     )
 
@@ -126,11 +126,11 @@ def gallery_page() -> str:
     shown = "\n\n".join(f"[{n}](../methods/{n}.md)\n\n![{n}]({n}.webp)" for n in strips)
     return f"""# Gallery
 
-What EfficientNet-Lite0 saw, by every method: red speaks for the class, blue against it. From left to
-right: a *tiger cat*; a *tripod*; four photographs in one, explained for the *tiger cat* and for the
-*espresso*; a clock out of focus, which the network takes for a *bubble*; and the cat again by a network
-whose classifier is random. A map that is the same in the first and the last column does not depend
-on what the network has learned of the class.
+What EfficientNet-Lite0 saw, by every method: red speaks for the class, blue against it. From left
+to right: a *tiger cat*; a *tripod*; four photographs in one, explained for the *tiger cat* and for
+the *espresso*; a clock out of focus, which the network takes for a *bubble*; and the cat again by a
+network whose classifier is random. A map that is the same in the first and the last column does not
+depend on what the network has learned of the class.
 
 `python benchmarks/gallery.py docs/gallery` draws them.
 
@@ -151,8 +151,9 @@ def api_pages() -> dict[str, str]:
     }
     pages = {name: api_page(title, module) for name, (title, module) in modules.items()}
     listed = "\n".join(modules)
-    pages["index"] = f"# Reference\n\n[Methods](../methods/index.md) have pages of their own.\n\n" + (
-        f"```{{toctree}}\n{listed}\n```\n"
+    pages["index"] = (
+        "# Reference\n\n[Methods](../methods/index.md) have pages of their own.\n\n"
+        + (f"```{{toctree}}\n{listed}\n```\n")
     )
     return pages
 

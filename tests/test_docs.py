@@ -25,6 +25,7 @@ from jaxattr.deprecated import RENAMED
 from jaxattr.tracing import primitives
 
 PAGES = ("architecture", "extending", "frameworks", "scalars", "CONTRIBUTING", "CHANGELOG")
+PAGES += ("how_it_works", "questions", "coming_from")
 TEXT = {page: (ROOT / "docs" / f"{page}.md").read_text() for page in PAGES}
 FILE_TYPES = ("json", "md", "npz", "py", "toml", "yaml")
 
@@ -66,6 +67,14 @@ def test_any_number_place_and_input():
         "image": (2, 8, 8, 3),
         "scale": (2, 4),
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["how_it_works", "questions", "coming_from"])
+def test_what_a_page_shows_runs_from_top_to_bottom(page: str):
+    names = {"__name__": "example"}
+    for example in blocks(page, "python"):
+        exec(example, names)
 
 
 @pytest.mark.usefixtures("installed")
