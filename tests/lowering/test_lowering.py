@@ -146,7 +146,7 @@ LAYERS = {
 }
 
 
-@pytest.fixture(params=LAYERS)
+@pytest.fixture(params=mostly_slow(LAYERS, ["dense", "grouped", "max-pool", "sum-pool"]))
 def layer(request):
     f, *shapes = LAYERS[request.param]
     with enable_x64(True):
@@ -190,7 +190,10 @@ def test_eager_is_jit(layer):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2**-7), ("float16", 2**-10)]
+    ("dtype", "tolerance"),
+    mostly_slow(
+        [("float32", 1e-6), ("bfloat16", 2**-7), ("float16", 2**-10)], [("bfloat16", 2**-7)]
+    ),
 )
 @pytest.mark.parametrize("name", LAYERS)
 def test_short_floats_keep_their_dtype_and_precision(name, dtype, tolerance):

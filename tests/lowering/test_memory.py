@@ -37,9 +37,10 @@ def convolved(x, w):
     )
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
-def test_own_derivative(activation):
+@pytest.mark.parametrize("name", mostly_slow(ACTIVATIONS, ["relu6", "where", "leaky", "silu"]))
+def test_own_derivative(name):
     """Without rules the derivatives are those of JAX, also where the function has a kink."""
+    activation = ACTIVATIONS[name]
     points = jnp.array([-7.0, -3, -1, -0.0, 0.0, 0.5, 1.5, 3, 6, 7]).reshape(1, 2, 5, 1)
     f = lambda x: (convolved(activation(convolved(x, ONE)), ONE) * (1 + x)).sum()
     g = jaxattr.lowered(f)

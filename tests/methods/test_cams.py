@@ -22,9 +22,8 @@ from jaxattr.tracing.taps import split
 
 LAYERS = {"vgg": ("relu2", "relu3"), "resnet": ("layer1", "layer2"), "lite": ("act1", "act3")}
 PERTURBATIONS, CAMERAS = peer("perturbations"), peer("cameras")
-every_layer = pytest.mark.parametrize(
-    ("name", "layer"), [(name, layer) for name, layers in LAYERS.items() for layer in layers]
-)
+PLACES = [(name, layer) for name, layers in LAYERS.items() for layer in layers]
+every_layer = pytest.mark.parametrize(("name", "layer"), mostly_slow(PLACES, PLACES[::3]))
 
 
 def read(f, x, target, layer):

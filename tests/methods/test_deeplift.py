@@ -20,10 +20,10 @@ def change(f, x, start, target):
     return jnp.take_along_axis(f(x) - f(start), target[:, None], 1)[:, 0]
 
 
-@pytest.mark.parametrize(
-    ("name", "array"),
-    [(n, a) for n in NETS for a in peer(f"relevance_{n}") if a.startswith("deeplift")],
-)
+ARRAYS = [(n, a) for n in NETS for a in peer(f"relevance_{n}") if a.startswith("deeplift")]
+
+
+@pytest.mark.parametrize(("name", "array"), mostly_slow(ARRAYS, ARRAYS[::3]))
 def test_captum(name, array):
     _, pool, start = array.split(".")
     with enable_x64(True):

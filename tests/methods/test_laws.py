@@ -64,9 +64,6 @@ NETS = [("tiny", name) for name in METHODS]
 NETS += [(net, name) for net in ("vgg", "lite") for name in DISTINCT]
 
 every_method = pytest.mark.parametrize("method", mostly_slow(METHODS, DISTINCT))
-some_methods = pytest.mark.parametrize(
-    "method", mostly_slow(DISTINCT, ["saliency", "lrp", "rise", "dmbp"])
-)
 
 
 def key_of(method):
@@ -157,7 +154,7 @@ def test_every_spelling_of_relu(method):
         np.testing.assert_allclose(other, maps[0], rtol=1e-5, atol=1e-6 * jnp.abs(maps[0]).max())
 
 
-@some_methods
+@pytest.mark.parametrize("method", mostly_slow(DISTINCT, ["saliency", "lrp", "rise", "dmbp"]))
 def test_bfloat16_stays(method):
     attribute, x, target = explained("lite", method, jnp.bfloat16)
     assert jax.eval_shape(attribute, x, target, key=KEY).dtype == jnp.bfloat16
@@ -238,7 +235,7 @@ def test_logits_of_the_wrong_shape(method):
         METHODS[method](f)(x, target, key=KEY)
 
 
-@some_methods
+@pytest.mark.parametrize("method", mostly_slow(DISTINCT, ["lrp", "dmbp"]))
 def test_differentiable_in_the_weights(method):
     """Maps can be trained: gradients reach the weights."""
     net, params, x, target = load("tiny")

@@ -185,17 +185,20 @@ def lpr_fit(**options):
     return jax.jit(jaxattr.lpr_details(plain(net, params), steps=8, **options))(x, target)
 
 
+LPR_OPTIONS = [
+    {"per_channel": True},
+    {"sign_aware": False},
+    {"smoothing": 1.5},
+    {"score": probability},
+    {"optimizer": optax.sgd(1.0)},
+    {"masks": smoothed(1.0)},
+    {"origin": log_probability},
+]
+
+
 @pytest.mark.parametrize(
     "options",
-    [
-        {"per_channel": True},
-        {"sign_aware": False},
-        {"smoothing": 1.5},
-        {"score": probability},
-        {"optimizer": optax.sgd(1.0)},
-        {"masks": smoothed(1.0)},
-        {"origin": log_probability},
-    ],
+    mostly_slow(LPR_OPTIONS, LPR_OPTIONS[::4]),
     ids=lambda options: next(iter(options)),
 )
 def test_lpr_options(options):

@@ -55,7 +55,7 @@ MEMBERS = {
     ),
     "squeezenet": (fires, 32, "classifier.2", "features.3.squeeze", (2, 8, 8, 4)),
 }
-QUICK = ("vit", "squeezenet")
+QUICK = ("squeezenet",)
 METHODS = (jaxattr.saliency, jaxattr.guided_backprop, jaxattr.grad_cam, jaxattr.lrp)
 
 
