@@ -75,31 +75,30 @@ class Data(NamedTuple):
 
 
 def mnist(folder: Path) -> Data:
-    """Read MNIST, its gray in three channels."""
+    """Read MNIST, in [0, 1], its gray in three channels."""
     with np.load(folder / "mnist.npz") as file:
-        x, x_test = file["train_images"], file["test_images"]
-        label, label_test = file["train_labels"], file["test_labels"]
-    images = [np.repeat(np.float32(a)[..., None], 3, -1) / 255 for a in (x, x_test)]
-    return Data(*_centered(images, label, label_test))
+        images = (file["train_images"], file["test_images"])
+        labels = (file["train_labels"], file["test_labels"])
+    x, x_test = (np.repeat(np.float32(a)[..., None], 3, -1) / 255 for a in images)
+    label, label_test = (np.int32(a) for a in labels)
+    return Data(x, label, x_test, label_test)
 
 
 def cifar10(folder: Path) -> Data:
-    """Read CIFAR-10."""
-    images, labels = [], []
+    """Read CIFAR-10, in [0, 1]."""
+    found = []
     with zipfile.ZipFile(folder / "cifar10_webp.zip") as archive:
         for part, strips in (("train", 100), ("test", 20)):
-            labels.append(np.load(BytesIO(archive.read(f"{part}_labels.npy"))))
             read = [archive.read(f"{part}/{i:03}.webp") for i in range(strips)]
             pixels = [np.asarray(Image.open(BytesIO(r)).convert("RGB")) for r in read]
-            images.append(np.concatenate(pixels).reshape(-1, 32, 32, 3).astype(np.float32) / 255)
-    return Data(*_centered(images, *labels))
+            images = np.concatenate(pixels).reshape(-1, 32, 32, 3).astype(np.float32) / 255
+            found += [images, np.load(BytesIO(archive.read(f"{part}_labels.npy"))).astype(np.int32)]
+    return Data(*found)
 
 
-def _centered(images: list[np.ndarray], label: np.ndarray, label_test: np.ndarray) -> tuple:
-    """Subtract the mean of what is learned from, and divide by its deviation."""
-    mean, deviation = images[0].mean((0, 1, 2)), images[0].std((0, 1, 2))
-    x, x_test = ((image - mean) / deviation for image in images)
-    return x, label.astype(np.int32), x_test, label_test.astype(np.int32)
+def scale(data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the deviation of what is learned from, channel by channel."""
+    return data.x.mean((0, 1, 2)), data.x.std((0, 1, 2))
 
 
 def shifted(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -185,6 +184,8 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     data = (mnist if options.network == "mnist_cnn" else cifar10)(options.data)
+    mean, deviation = scale(data)
+    data = data._replace(x=(data.x - mean) / deviation, x_test=(data.x_test - mean) / deviation)
     if options.limit is not None:
         data = data._replace(x=data.x[: options.limit], label=data.label[: options.limit])
     given = {name: getattr(options, name) for name in ("epochs", "batch", "rate")}

@@ -61,6 +61,11 @@ def all_terms(layer: Weighted, x: Array) -> Terms:
     return Terms(total, lambda c: x * pull(c)[0])
 
 
+def magnitudes(layer: Weighted, x: Array) -> Terms:
+    """Return the magnitudes of all contributions."""
+    return terms(layer, (x if layer.nonnegative else jnp.abs(x), jnp.abs(layer.weight)))
+
+
 def positive_terms(layer: Weighted, x: Array) -> Terms:
     """Return the positive contributions, of either sign of the input."""
     return _signed_terms(layer, x, positive(layer.weight), negative(layer.weight))

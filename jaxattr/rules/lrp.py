@@ -22,6 +22,7 @@ from jaxattr.rules.contributions import (
     LayerRule,
     all_terms,
     handed,
+    magnitudes,
     negative,
     negative_terms,
     positive,
@@ -69,13 +70,14 @@ def gamma(gamma: float = 0.25, *, stabilizer: float = 0.0) -> LayerRule:
     """
 
     def rule(r: Array, x: Array, layer: Weighted) -> Handed:
-        p, n, b = positive_terms(layer, x), negative_terms(layer, x), layer.shift
-        z = p.total + n.total + b
-        up = divide(r, z + gamma * (p.total + positive(b)), stabilizer)
-        down = divide(r, z + gamma * (n.total + negative(b)), stabilizer)
-        of_positive = jnp.where(z > 0, (1 + gamma) * up, jnp.where(z < 0, down, 0))
-        of_negative = jnp.where(z > 0, up, jnp.where(z < 0, (1 + gamma) * down, 0))
-        return handed(r, (p, of_positive), (n, of_negative))
+        # Of z + |z| and z - |z|, each twice what has its sign, two products make what took four.
+        z, size, b = all_terms(layer, x), magnitudes(layer, x), layer.shift
+        total = z.total + b
+        sign = jnp.sign(total)
+        own = (total + sign * (size.total + jnp.abs(b))) / 2
+        share = jnp.where(total == 0, 0, divide(r, total + gamma * own, stabilizer))
+        more = gamma / 2 * share
+        return handed(r, (z, share + more), (size, sign * more))
 
     return rule
 

@@ -357,6 +357,16 @@ def test_relevance_through_attention_adds_up():
     assert np.all(kept)  # the projections have biases
 
 
+def test_relevance_through_a_transformer_costs_less_than_three_gradients():
+    with enable_x64(True):
+        x, target, f = images(), jnp.array([1, 3]), vit(blocks=1)
+        gradient, ours = (
+            jax.jit(method(f)).lower(x, target).cost_analysis()["flops"]
+            for method in (jaxattr.saliency, jaxattr.lrp)
+        )
+    assert ours < 3 * gradient
+
+
 @pytest.mark.parametrize("name", mostly_slow(MODERN, ["grouped", "mobilenet"]))
 def test_relevance_is_conserved_through_gates_and_norms(name):
     with enable_x64(True):

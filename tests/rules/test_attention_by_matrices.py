@@ -1,7 +1,8 @@
 """Relevance through a two-block ViT, written with dense matrices of contributions in NumPy.
 
 No stabilizers: every share is `contribution / sum of contributions`, as the papers state the rules
-(Achtibat et al., AttnLRP, ICML 2024; Ali et al., XAI for transformers, ICML 2022). The network is `modern.vit`.
+(Achtibat et al., AttnLRP, ICML 2024; Ali et al., XAI for transformers, ICML 2022). The network is
+`modern.vit`.
 """
 
 from typing import NamedTuple
