@@ -99,6 +99,7 @@ from jaxattr.methods.transformer_attribution import (
 from jaxattr.methods.vargrad import vargrad as vargrad
 from jaxattr.methods.xgrad_cam import xgrad_cam as xgrad_cam
 from jaxattr.methods.xrai import xrai as xrai
+from jaxattr.programs.primitives import register as register
 from jaxattr.rules.composites import Composite as Composite
 from jaxattr.rules.propagation import Relevance as Relevance
 from jaxattr.scores import Score as Score
@@ -107,7 +108,6 @@ from jaxattr.tracing.freeze import freeze as freeze
 from jaxattr.tracing.local import Local as Local
 from jaxattr.tracing.local import Rule as Rule
 from jaxattr.tracing.local import UnsupportedOperation as UnsupportedOperation
-from jaxattr.tracing.primitives import register as register
 from jaxattr.tracing.sites import Site as Site
 from jaxattr.tracing.sites import sites as sites
 from jaxattr.tracing.taps import taps as taps

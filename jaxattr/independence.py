@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxattr.tracing import dataflow, interpret
-from jaxattr.tracing.dataflow import Flow
-from jaxattr.tracing.interpret import Equation
-from jaxattr.tracing.primitives import Kind
-from jaxattr.tracing.roles import Role, roles
+from jaxattr.programs import dataflow, interpret
+from jaxattr.programs.dataflow import Flow
+from jaxattr.programs.interpret import Equation
+from jaxattr.programs.primitives import Kind
+from jaxattr.structures.roles import Role, roles
 from jaxattr.tracing.sites import should_inline
 
 

@@ -18,6 +18,8 @@ PACKAGES = ("jaxattr", "weights_conversion")
 LEVELS = (
     {"citations", "data", "deprecated", "portable", "types", "weights_conversion"},
     {"facts", "frameworks", "image", "lowering", "models", "scores", "viz"},
+    {"programs"},
+    {"structures"},
     {"tracing"},
     {"independence"},
     {"contract"},

@@ -22,7 +22,7 @@ from test_architecture import FILES, ROOT, imports, room
 import jaxattr
 from jaxattr import catalogue
 from jaxattr.deprecated import RENAMED
-from jaxattr.tracing import primitives
+from jaxattr.programs import primitives
 
 PAGES = ("architecture", "extending", "frameworks", "scalars", "CONTRIBUTING", "CHANGELOG")
 PAGES += ("how_it_works", "questions", "coming_from")

@@ -13,7 +13,7 @@ from jaxattr.loops.optimization import minimize, parameters_like
 from jaxattr.loops.progress import Progress
 from jaxattr.portable import portable
 from jaxattr.rules import gates
-from jaxattr.tracing.factors import HELD, Hold
+from jaxattr.structures.factors import HELD, Hold
 from jaxattr.tracing.freeze import Frozen, freeze
 from jaxattr.tracing.local import Local
 from jaxattr.types import Array, Attribution, Explanation, Fun, Init

@@ -14,7 +14,7 @@ from jaxattr.rules.composites import Composite
 from jaxattr.rules.contributions import LayerRule, positive
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.rules.relevance import proportional
-from jaxattr.tracing.factors import HELD
+from jaxattr.structures.factors import HELD
 from jaxattr.tracing.taps import Split, split
 from jaxattr.types import Array, Attribution, Explanation, Fun
 

@@ -4,7 +4,7 @@ import jax
 
 from jaxattr.contract import attribution, one_hot, where_finite
 from jaxattr.facts import method
-from jaxattr.tracing.factors import HELD
+from jaxattr.structures.factors import HELD
 from jaxattr.tracing.freeze import freeze
 from jaxattr.types import Array, Attribution, Fun
 

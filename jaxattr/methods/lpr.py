@@ -25,7 +25,7 @@ from jaxattr.loops.progress import Progress
 from jaxattr.portable import portable
 from jaxattr.rules import gates
 from jaxattr.scores import Score, logit
-from jaxattr.tracing.factors import HELD, Hold
+from jaxattr.structures.factors import HELD, Hold
 from jaxattr.tracing.freeze import Frozen, freeze
 from jaxattr.tracing.local import Local
 from jaxattr.tracing.transform import lowered

@@ -16,7 +16,7 @@ from jaxattr.rules.contributions import Handed, LayerRule, negative_terms, posit
 from jaxattr.rules.lrp import pass_, z_box
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.rules.relevance import divide, proportional, settled
-from jaxattr.tracing.factors import HELD
+from jaxattr.structures.factors import HELD
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array, Attribution, Explanation, Fun
 

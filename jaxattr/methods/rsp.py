@@ -28,7 +28,7 @@ from jaxattr.rules.contributions import Handed, LayerRule, terms
 from jaxattr.rules.lrp import pass_
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.rules.relevance import divide, proportional, settled
-from jaxattr.tracing.factors import HELD
+from jaxattr.structures.factors import HELD
 from jaxattr.tracing.taps import Split, split
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array, Attribution, Explanation, Fun

@@ -19,10 +19,10 @@ from jaxattr.contract import (
 from jaxattr.facts import method
 from jaxattr.image.resize import resize
 from jaxattr.portable import portable
+from jaxattr.programs.interpret import Equation
+from jaxattr.programs.primitives import Kind
 from jaxattr.rules import gates
-from jaxattr.tracing.interpret import Equation
 from jaxattr.tracing.local import Rule
-from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.shifts import Shift, shifted
 from jaxattr.types import Array, Attribution, Explanation, Fun
 

@@ -4,12 +4,12 @@ import difflib
 import math
 from collections.abc import Collection, Iterable
 
+from jaxattr.programs.primitives import Kind
 from jaxattr.rules.composites import Composite
 from jaxattr.rules.contributions import LayerRule, affine
-from jaxattr.tracing.folding import weight_axes
+from jaxattr.structures.folding import weight_axes
+from jaxattr.structures.operations import Operation
 from jaxattr.tracing.local import Local, Rule
-from jaxattr.tracing.operations import Operation
-from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.sites import Scope, every, is_under
 
 

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxattr.rules import lrp
 from jaxattr.rules.contributions import LayerRule
 from jaxattr.rules.relevance import gated, halved, normalization, passing, proportional, taylor
-from jaxattr.tracing.factors import HELD, Hold
+from jaxattr.structures.factors import HELD, Hold
 from jaxattr.tracing.local import Rule, plain, refuse
 
 _NONE = MappingProxyType({})

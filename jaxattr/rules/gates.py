@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from jaxattr.lowering import pack_gate
+from jaxattr.programs.slopes import is_gate, select
 from jaxattr.tracing.local import Local, Rule, with_backward
-from jaxattr.tracing.slopes import is_gate, select
 
 
 def gate(backward: Callable[[jax.Array, jax.Array, Callable[[], jax.Array]], jax.Array]) -> Rule:

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.contract import one_hot, vary_like, where_finite
+from jaxattr.programs.control_flow import written_out
+from jaxattr.programs.primitives import Kind
 from jaxattr.rules.assignment import assign, ends
 from jaxattr.rules.composites import Composite
-from jaxattr.tracing.control_flow import written_out
 from jaxattr.tracing.local import Local, Rule, plain, refuse
-from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.sites import Scope, every
 from jaxattr.tracing.transform import Traced, run_scope, trace
 from jaxattr.types import Array, Fun

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxattr.programs.primitives import Form
 from jaxattr.tracing.local import Local, Rule, UnsupportedOperation, plain, refuse, with_backward
-from jaxattr.tracing.primitives import Form
 from jaxattr.tracing.weights import Weighted
 from jaxattr.types import Array
 

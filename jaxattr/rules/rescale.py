@@ -16,15 +16,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxattr.tracing import interpret
-from jaxattr.tracing.control_flow import written_out
+from jaxattr.programs import interpret
+from jaxattr.programs.control_flow import written_out
+from jaxattr.programs.interpret import Equation, Program
+from jaxattr.programs.primitives import Kind
+from jaxattr.programs.slopes import select
+from jaxattr.structures.operations import extremum, is_layer
 from jaxattr.tracing.freeze import refuse_loops, selection
-from jaxattr.tracing.interpret import Equation, Program
 from jaxattr.tracing.local import Local, Rule, plain, refuse, with_backward
-from jaxattr.tracing.operations import extremum, is_layer
-from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.sites import Scope, every, should_inline_remat, survey
-from jaxattr.tracing.slopes import select
 from jaxattr.tracing.transform import Traced
 from jaxattr.types import Array
 

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxattr.tracing import dataflow
-from jaxattr.tracing.control_flow import written_out
-from jaxattr.tracing.factors import Hold, factor_of, what_made
-from jaxattr.tracing.interpret import Equation
+from jaxattr.programs import dataflow
+from jaxattr.programs.control_flow import written_out
+from jaxattr.programs.interpret import Equation
+from jaxattr.structures.factors import Hold, factor_of, what_made
+from jaxattr.structures.roles import Role, Roles, roles
 from jaxattr.tracing.local import Local, Rule, UnsupportedOperation, plain
-from jaxattr.tracing.roles import Role, Roles, roles
 from jaxattr.tracing.sites import Scope, should_inline_remat
 from jaxattr.tracing.transform import Traced, trace
 

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 
 from jaxattr.lowering import is_laid_out, pools
 from jaxattr.lowering.transposes import linear
-from jaxattr.tracing import interpret
-from jaxattr.tracing.control_flow import written_out
-from jaxattr.tracing.dataflow import flow
-from jaxattr.tracing.degrees import homogeneous
-from jaxattr.tracing.factors import HELD, Hold
-from jaxattr.tracing.interpret import needed
+from jaxattr.programs import interpret
+from jaxattr.programs.control_flow import written_out
+from jaxattr.programs.dataflow import flow
+from jaxattr.programs.degrees import homogeneous
+from jaxattr.programs.interpret import needed
+from jaxattr.programs.primitives import Kind
+from jaxattr.structures.factors import HELD, Hold
+from jaxattr.structures.operations import extremum
 from jaxattr.tracing.local import Local, Rule, UnsupportedOperation, lowered_step, plain, refuse
-from jaxattr.tracing.operations import extremum
-from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.sites import Scope, Site, every, should_inline_remat, survey
 from jaxattr.tracing.transform import Observed, Traced, trace
 from jaxattr.types import Array
@@ -67,7 +67,7 @@ def freeze(
     the channel weights of squeeze and excitation, the sigmoid of a GLU, the deviation of a
     normalization, the softmax of attention. What it multiplies stays linear, also the mean that a
     normalization subtracts; the activations behind a factor have no mask. Which of two factors is
-    held `jaxattr.tracing.factors` says.
+    held `jaxattr.structures.factors` says.
 
     Laws: with masks of one, `logits(x)` equals `f(x)`; `logits` is affine in its input, and
     multilinear in the masks. Where nothing is held its gradient is that of `f`; otherwise that of

@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxattr.tracing import dataflow
-from jaxattr.tracing.control_flow import written_out
-from jaxattr.tracing.degrees import homogeneous
-from jaxattr.tracing.interpret import Equation, restrict
+from jaxattr.programs import dataflow
+from jaxattr.programs.control_flow import written_out
+from jaxattr.programs.degrees import homogeneous
+from jaxattr.programs.interpret import Equation, restrict
+from jaxattr.programs.primitives import Kind
+from jaxattr.programs.slopes import select
+from jaxattr.structures.operations import Operation
+from jaxattr.structures.roles import Role, roles
 from jaxattr.tracing.local import Local, Rule
-from jaxattr.tracing.operations import Operation
-from jaxattr.tracing.primitives import Kind
-from jaxattr.tracing.roles import Role, roles
 from jaxattr.tracing.sites import Scope, Site, every
-from jaxattr.tracing.slopes import select
 from jaxattr.tracing.transform import trace
 from jaxattr.tracing.varying import laid_out_like
 from jaxattr.types import Array

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 
 from jaxattr.frameworks.entering import unjitted
 from jaxattr.lowering import LOWERED
-from jaxattr.tracing import dataflow, interpret, primitives
-from jaxattr.tracing.control_flow import active_inputs
-from jaxattr.tracing.factors import HOLDABLE, Hold, held, whole_softmaxes
-from jaxattr.tracing.folding import fold
-from jaxattr.tracing.interpret import Equation, Program
-from jaxattr.tracing.operations import Operation, operations
-from jaxattr.tracing.primitives import Call, Form, Kind
-from jaxattr.tracing.signs import nonnegative
+from jaxattr.programs import dataflow, interpret, primitives
+from jaxattr.programs.control_flow import active_inputs
+from jaxattr.programs.interpret import Equation, Program
+from jaxattr.programs.primitives import Call, Form, Kind
+from jaxattr.programs.signs import nonnegative
+from jaxattr.structures.factors import HOLDABLE, Hold, held, whole_softmaxes
+from jaxattr.structures.folding import fold
+from jaxattr.structures.operations import Operation, operations
 
 
 class Site(NamedTuple):

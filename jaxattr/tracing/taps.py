@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxattr.frameworks.entering import unjitted
-from jaxattr.tracing import dataflow, interpret
-from jaxattr.tracing.control_flow import has_bodies, written_out
-from jaxattr.tracing.dataflow import Flow
-from jaxattr.tracing.folding import fold
-from jaxattr.tracing.interpret import Equation, Program
+from jaxattr.programs import dataflow, interpret
+from jaxattr.programs.control_flow import has_bodies, written_out
+from jaxattr.programs.dataflow import Flow
+from jaxattr.programs.interpret import Equation, Program
+from jaxattr.programs.primitives import Call, Kind
+from jaxattr.structures.folding import fold
+from jaxattr.structures.operations import Operation, operations
+from jaxattr.structures.roles import Role, Roles, axes, roles
+from jaxattr.structures.tokens import TOKENS, grid_of, last_tokens
 from jaxattr.tracing.local import Rule
-from jaxattr.tracing.operations import Operation, operations
-from jaxattr.tracing.primitives import Call, Kind
-from jaxattr.tracing.roles import Role, Roles, axes, roles
 from jaxattr.tracing.sites import scope_ends_with, should_inline, should_inline_remat, survey
-from jaxattr.tracing.tokens import TOKENS, grid_of, last_tokens
 from jaxattr.tracing.transform import Traced
 
 

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.lowering import LOWERED, materialize
-from jaxattr.tracing import control_flow, interpret
-from jaxattr.tracing.factors import Hold
-from jaxattr.tracing.interpret import Equation, Inline, Program, Step, WriteOut
+from jaxattr.programs import control_flow, interpret
+from jaxattr.programs.interpret import Equation, Inline, Program, Step, WriteOut
+from jaxattr.programs.primitives import Kind
+from jaxattr.structures.factors import Hold
+from jaxattr.structures.operations import Operation
 from jaxattr.tracing.local import Local, Rule, local, lowered_step, lowering, packed, plain, refuse
-from jaxattr.tracing.operations import Operation
-from jaxattr.tracing.primitives import Kind
 from jaxattr.tracing.sites import Place, Scope, every, should_inline, survey
 
 RULED = frozenset(Kind) - {Kind.STRUCTURE, Kind.CONTROL, Kind.INACTIVE}

@@ -8,8 +8,8 @@ from jax import lax
 from speed import mostly_slow
 
 import jaxattr
-from jaxattr.tracing import dataflow, interpret
-from jaxattr.tracing.roles import Role, roles
+from jaxattr.programs import dataflow, interpret
+from jaxattr.structures.roles import Role, roles
 from jaxattr.tracing.sites import should_inline
 from jaxattr.tracing.taps import split
 

@@ -22,12 +22,12 @@ from typing import TypeAlias
 import jax
 from jax import lax
 
-from jaxattr.tracing import dataflow
-from jaxattr.tracing.interpret import Equation, Program
-from jaxattr.tracing.operations import KEEPING, Operation, operation, operations
-from jaxattr.tracing.primitives import Kind
-from jaxattr.tracing.ranges import ranges
-from jaxattr.tracing.softmaxes import softmaxes
+from jaxattr.programs import dataflow
+from jaxattr.programs.interpret import Equation, Program
+from jaxattr.programs.primitives import Kind
+from jaxattr.programs.ranges import ranges
+from jaxattr.structures.operations import KEEPING, Operation, operation, operations
+from jaxattr.structures.softmaxes import softmaxes
 
 Hold: TypeAlias = Collection[str]
 """Kinds of factors, and names of layers or scopes whose values are factors."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from jaxattr.tracing import dataflow
-from jaxattr.tracing.dataflow import Flow, Segment
-from jaxattr.tracing.interpret import Atom, Equation
-from jaxattr.tracing.primitives import Form, Kind
+from jaxattr.programs import dataflow
+from jaxattr.programs.dataflow import Flow, Segment
+from jaxattr.programs.interpret import Atom, Equation
+from jaxattr.programs.primitives import Form, Kind
 
 _EXPONENTIALS = {"exp", "exp2"}
 _MAXIMA = {"reduce_max", "argmax", "reduce_window_max"}

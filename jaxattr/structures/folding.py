@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import jax.numpy as jnp
 
-from jaxattr.tracing.dataflow import elementwise
-from jaxattr.tracing.interpret import Atom, Equation, Program, depending
-from jaxattr.tracing.operations import Operation, gathered
-from jaxattr.tracing.primitives import Form, Kind
+from jaxattr.programs.dataflow import elementwise
+from jaxattr.programs.interpret import Atom, Equation, Program, depending
+from jaxattr.programs.primitives import Form, Kind
+from jaxattr.structures.operations import Operation, gathered
 
 
 def fold(program: Program, operations: Sequence[Operation]) -> tuple[Operation, ...]:

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxattr.tracing import interpret, primitives
-from jaxattr.tracing.dataflow import forms
-from jaxattr.tracing.interpret import Equation
-from jaxattr.tracing.primitives import Call, Form
+from jaxattr.programs import interpret, primitives
+from jaxattr.programs.dataflow import forms
+from jaxattr.programs.interpret import Equation
+from jaxattr.programs.primitives import Call, Form
 
 _COMPARISONS = {
     "gt": (jnp.greater, jnp.greater),

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
 
-from jaxattr.tracing import interpret
-from jaxattr.tracing.interpret import Equation, Program, Step, named
-from jaxattr.tracing.primitives import Call
+from jaxattr.programs import interpret
+from jaxattr.programs.interpret import Equation, Program, Step, named
+from jaxattr.programs.primitives import Call
 
 
 def has_bodies(equation: Equation) -> bool:

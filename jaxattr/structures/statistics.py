@@ -1,8 +1,8 @@
 """Tell a power that serves to normalize or to pool from one that is an activation."""
 
-from jaxattr.tracing.dataflow import Flow
-from jaxattr.tracing.interpret import Equation, depending
-from jaxattr.tracing.primitives import Form, Kind
+from jaxattr.programs.dataflow import Flow
+from jaxattr.programs.interpret import Equation, depending
+from jaxattr.programs.primitives import Form, Kind
 
 
 def normalizes(flow: Flow, value: int) -> bool:

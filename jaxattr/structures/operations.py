@@ -10,12 +10,12 @@ as in a normalization; so does a weighted sum.
 from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
-from jaxattr.tracing import dataflow
-from jaxattr.tracing.control_flow import has_bodies
-from jaxattr.tracing.dataflow import Flow, Segment
-from jaxattr.tracing.interpret import Equation, Program
-from jaxattr.tracing.primitives import Form, Kind
-from jaxattr.tracing.statistics import normalizes
+from jaxattr.programs import dataflow
+from jaxattr.programs.control_flow import has_bodies
+from jaxattr.programs.dataflow import Flow, Segment
+from jaxattr.programs.interpret import Equation, Program
+from jaxattr.programs.primitives import Form, Kind
+from jaxattr.structures.statistics import normalizes
 
 
 class Operation(NamedTuple):

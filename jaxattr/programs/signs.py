@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxattr.tracing.interpret import Equation, Program, bodies, walk
-from jaxattr.tracing.primitives import Call, Sign
+from jaxattr.programs.interpret import Equation, Program, bodies, walk
+from jaxattr.programs.primitives import Call, Sign
 
 
 def nonnegative(program: Program) -> frozenset[int]:

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxattr.tracing.interpret import Equation, Program, bodies, walk
-from jaxattr.tracing.primitives import Call, Form, Kind, Sign
+from jaxattr.programs.interpret import Equation, Program, bodies, walk
+from jaxattr.programs.primitives import Call, Form, Kind, Sign
 
 
 class Range(NamedTuple):
@@ -26,7 +26,7 @@ def ranges(program: Program) -> dict[int, Range]:
     """Return the range of every value of a program: `(0, 1)` for what a sigmoid makes.
 
     >>> import jax
-    >>> from jaxattr.tracing.interpret import read
+    >>> from jaxattr.programs.interpret import read
     >>> program, _ = read(lambda x: jax.nn.relu6(x + 3) / 6, 0.0, inline=lambda e: True)
     >>> ranges(program)[program.outputs[0]]
     Range(low=0.0, high=1.0)

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from jaxattr.tracing.dataflow import Flow
-from jaxattr.tracing.operations import Operation
-from jaxattr.tracing.primitives import Kind
-from jaxattr.tracing.roles import Role, Roles
+from jaxattr.programs.dataflow import Flow
+from jaxattr.programs.primitives import Kind
+from jaxattr.structures.operations import Operation
+from jaxattr.structures.roles import Role, Roles
 
 TOKENS = (Role.BATCH, Role.TOKEN, Role.CHANNEL)
 

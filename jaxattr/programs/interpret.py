@@ -18,8 +18,8 @@ from jax.extend import source_info_util
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from jaxattr.frameworks import entering
-from jaxattr.tracing import primitives
-from jaxattr.tracing.primitives import Call, Row
+from jaxattr.programs import primitives
+from jaxattr.programs.primitives import Call, Row
 
 Atom: TypeAlias = int | Literal
 """A value of a program (a number) or a constant written into it."""

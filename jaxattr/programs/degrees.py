@@ -4,8 +4,8 @@ from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 
-from jaxattr.tracing.interpret import Equation, bodies, walk
-from jaxattr.tracing.primitives import Call, Form, Kind
+from jaxattr.programs.interpret import Equation, bodies, walk
+from jaxattr.programs.primitives import Call, Form, Kind
 
 _ZERO = float("inf")
 """The degree of zero, which is homogeneous of every degree."""

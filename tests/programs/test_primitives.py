@@ -10,9 +10,9 @@ import pytest
 from jax.extend.core import Primitive
 
 import jaxattr
+from jaxattr.programs import primitives
+from jaxattr.programs.primitives import Form, Kind, Sign
 from jaxattr.rules import gates
-from jaxattr.tracing import primitives
-from jaxattr.tracing.primitives import Form, Kind, Sign
 
 OLDEST = (Path(__file__).parent / "data" / "primitives_of_jax_0.7.1.txt").read_text().split()
 NEWER = {"stack", "tile", "unstack"} if jax.__version_info__ < (0, 10, 2) else set()

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import TypeAlias
 
-from jaxattr.tracing.dataflow import Flow, elementwise
-from jaxattr.tracing.interpret import Equation, walk
-from jaxattr.tracing.primitives import Kind
+from jaxattr.programs.dataflow import Flow, elementwise
+from jaxattr.programs.interpret import Equation, walk
+from jaxattr.programs.primitives import Kind
 
 
 class Role(StrEnum):

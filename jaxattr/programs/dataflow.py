@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxattr.tracing import primitives
-from jaxattr.tracing.interpret import Atom, Equation, Program, inner_primitives
-from jaxattr.tracing.primitives import Call, Form
+from jaxattr.programs import primitives
+from jaxattr.programs.interpret import Atom, Equation, Program, inner_primitives
+from jaxattr.programs.primitives import Call, Form
 
 POWERS = {Form.SHIFT, Form.SCALE, Form.POWER}
 
