@@ -68,17 +68,20 @@ def cifar10(data: Path) -> Labeled:
                 yield Image.fromarray(pixels[index]), int(labels[500 * strip + index])
 
 
-def sample(data: Path, network: str, images: int) -> tuple[Pretrained, np.ndarray, np.ndarray]:
+def sample(
+    data: Path, network: str, images: int, path: Path | None = None
+) -> tuple[Pretrained, np.ndarray, np.ndarray]:
     """Load a network, and every k-th of the images that it is tested on, with their classes.
 
     Args:
         data: as in the command above.
         network: `cifar_resnet20`, or another of CIFAR-10 or ImageNet.
         images: how many.
+        path: of the weights, where they are not a package or a file of DATA.
     """
     cifar = network.startswith("cifar")
     files = sorted((data / "cifar_resnets").glob(f"{network[6:]}-*.th"))
-    pretrained = load(network, path=files[0] if cifar else None)
+    pretrained = load(network, path=path or (files[0] if cifar else None))
     source, every = (
         (cifar10(data), 10_000 // images) if cifar else (photographs(data), 700 // images)
     )

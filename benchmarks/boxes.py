@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,9 @@ LARGEST, OTHERS = 500, 5
 VOID = 255
 """What the object's border is in VOC's segmentations."""
 COLUMNS = ("energy", "box IoU", "box IoU above mean", "segments", "others")
+
+
+T = TypeVar("T")
 
 
 class Case(NamedTuple):
@@ -85,18 +88,45 @@ def cases(folder: Path, given: Photograph, pretrained: Pretrained, forward: Call
     return found
 
 
+def every_case(data: Path, pretrained: Pretrained, images: int) -> list[Case]:
+    """Make the cases of the first photographs."""
+    forward, folder = jax.jit(lambda model, x: model(x)), data / "voc2007"
+    chosen = islice(photographs(folder), images)
+    return [case for photo in chosen for case in cases(folder, photo, pretrained, forward)]
+
+
+def is_one_box(mask: np.ndarray) -> bool:
+    """Whether boxes fill the rectangle around them, as one does.
+
+    >>> is_one_box(np.array([[0, 1, 1], [0, 1, 1]])), is_one_box(np.array([[1, 0], [0, 1]]))
+    (True, False)
+    """
+    rows, columns = (mask.any(axis) for axis in (1, 0))
+    return bool(mask[rows][:, columns].all() and _runs(rows) and _runs(columns))
+
+
+def _runs(a: np.ndarray) -> bool:
+    return int(np.flatnonzero(np.diff(np.pad(a.astype(int), 1))).size) == 2
+
+
+def pictures(data: Path, images: int) -> list[np.ndarray]:
+    """Return the photograph of every case, uint8, padded as its masks are."""
+    chosen = islice(photographs(data / "voc2007"), images)
+    return [_filled(np.asarray(p.image.convert("RGB"))) for p in chosen for _ in p.objects]
+
+
 def _filled(mask: np.ndarray) -> np.ndarray:
-    full = np.zeros((LARGEST, LARGEST), bool)
+    full = np.zeros((LARGEST, LARGEST, *mask.shape[2:]), mask.dtype)
     full[: mask.shape[0], : mask.shape[1]] = mask
     return full
 
 
-def batches(every: list[Case], size: int) -> Iterator[Case]:
-    """Stack cases, the last batch filled up with its last case."""
+def batches(every: list[T], size: int) -> Iterator[T]:
+    """Stack cases, or other trees of arrays, the last batch filled up with its last case."""
     for i in range(0, len(every), size):
         group = every[i : i + size]
         group += group[-1:] * (size - len(group))
-        yield Case(*map(np.stack, zip(*group, strict=True)))
+        yield jax.tree.map(lambda *leaves: np.stack(leaves), *group)
 
 
 @partial(jax.jit, static_argnames="chunk")
@@ -137,9 +167,7 @@ def main() -> None:
     options = parser(__doc__ or "").parse_args()
     pretrained = load("efficientnet_lite0")
     net, key = pretrained.model, jax.random.key(0)
-    forward, folder = jax.jit(lambda model, x: model(x)), options.data / "voc2007"
-    chosen = islice(photographs(folder), options.images)
-    every = [case for photo in chosen for case in cases(folder, photo, pretrained, forward)]
+    every = every_case(options.data, pretrained, options.images)
 
     def measured(name: str, start: int, case: Case) -> Scores:
         a = explain(name, net, case.x, case.target, key)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from readings import GRADIENTS
 from tqdm import tqdm
 
 import jaxattr
@@ -56,13 +57,26 @@ def center(x: jax.Array, target: jax.Array, *, key: Any = None) -> jax.Array:
 
 
 CONTROLS = {"random": random, "center": center}
-NAMES = (*CONTROLS, *catalogue.METHODS)
+VARIANTS: dict[str, tuple[str, Callable[[jax.Array, jax.Array], jax.Array]]] = {
+    variant: (name, read)
+    for name in GRADIENTS
+    for variant, read in (
+        (f"{name} x image", lambda a, x: a * x),
+        (f"magnitudes of {name}", lambda a, x: jnp.abs(a)),
+    )
+}
+"""Other readings of the gradient methods, before channels are summed: DMBP's, and LPR's of one."""
+NAMES = (*CONTROLS, *catalogue.METHODS, *VARIANTS)
 
 
 def attribution(name: str, net: Callable) -> jaxattr.Attribution:
     """Make the method of this name, for `net`."""
     if name in CONTROLS:
         return CONTROLS[name]
+    if name in VARIANTS:
+        inner, read = VARIANTS[name]
+        explain = attribution(inner, net)
+        return lambda x, target, *, key=None: read(explain(x, target, key=key), x)
     return catalogue.build(catalogue.find(name), lambda x: net(x), **FEWER.get(name, {}))
 
 

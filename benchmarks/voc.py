@@ -1,4 +1,4 @@
-"""Photographs of PASCAL VOC for a classifier of ImageNet."""
+"""Photographs of PASCAL VOC for a classifier of ImageNet, or of VOC's own classes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,5 +40,7 @@ def photographs(folder: Path) -> Iterator[Photograph]:
 
 
 def likeliest(logits: np.ndarray, label: str) -> int:
-    """Return the ImageNet class of the largest logit among those of a VOC class."""
+    """Return the class of a label, of ImageNet's that belong to it the one of the largest logit."""
+    if len(logits) == len(metrics.VOC_CLASSES):
+        return metrics.VOC_CLASSES.index(label)
     return max(VOC_IN_IMAGENET[label], key=lambda c: logits[c])

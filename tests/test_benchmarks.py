@@ -76,3 +76,56 @@ def test_a_table_goes_on_where_it_stopped(tmp_path):
     values = np.arange(8.0) ** 2
     assert found["square"] == pytest.approx((values.mean(), values.std() / 8**0.5))
     assert np.isnan(found["none"][0])
+
+
+def test_cells_are_kept_and_stand_beside_a_papers(tmp_path):
+    """A stopped table goes on where it was; seeds are averaged; both numbers are shown."""
+    tables = importlib.import_module("tables")
+    wanted = [("lpr", f"40%, seed {i}") for i in range(3)]
+    values = dict(zip(wanted, (1.0, 2.0, 6.0), strict=True))
+
+    def measure(*key: str, allowed: list) -> object:
+        if key not in allowed:
+            raise KeyboardInterrupt
+        return tables.Cell(values[key])
+
+    path = tmp_path / "table.csv"
+    with pytest.raises(KeyboardInterrupt):
+        tables.fill(path, wanted, lambda *key: measure(*key, allowed=wanted[:2]))
+    cells = tables.fill(path, wanted, lambda *key: measure(*key, allowed=wanted[2:]))
+    assert {key: c.mean for key, c in cells.items()} == values
+    np.testing.assert_equal(tables.read(path), cells)
+    (mean,) = tables.over_seeds(cells).values()
+    assert mean == (3.0, pytest.approx(7**0.5 / 3**0.5), 3)
+    published = {("lpr", "40%"): 71.83, ("random", "40%"): 73.6}
+    tables.report(tmp_path / "table", tables.over_seeds(cells), published, digits=1)
+    text = (tmp_path / "table.md").read_text()
+    assert "| lpr | 3.0 ± 1.5 (71.8) |\n| random | (73.6) |" in text
+    assert (tmp_path / "table.png").exists()
+
+
+def test_a_paper_reads_its_baselines_in_its_own_way():
+    readings, scoreboard = (importlib.import_module(n) for n in ("readings", "scoreboard"))
+    a, x = jnp.array([[[[2.0, -3.0]]]]), jnp.array([[[[1.0, 2.0]]]])
+    found = [
+        readings.reading(paper, "saliency")(a, x).item()
+        for paper in (readings.DMBP, readings.LPR, readings.TR_GBP, readings.RSP)
+    ]
+    assert found == [-4, 5, 5, -1]
+    linear = lambda x: x.reshape(len(x), -1) @ jnp.array([[2.0], [-3.0]])
+    target = jnp.array([0])
+    names = "saliency x image", "magnitudes of saliency"
+    rows = [scoreboard.attribution(n, linear)(x, target).sum().item() for n in names]
+    assert rows == [-4, 5]
+
+
+def test_one_box_fills_the_rectangle_around_it():
+    boxes = importlib.import_module("boxes")
+    one, two = np.zeros((2, 5, 6), bool)
+    one[1:3, 2:] = True
+    two[1:3, :2] = two[1:3, 4:] = True
+    assert [boxes.is_one_box(m) for m in (one, two, np.ones((2, 2), bool))] == [
+        True,
+        False,
+        True,
+    ]
