@@ -36,6 +36,7 @@ from jaxattr.methods.contrastive_excitation_backprop import (
 from jaxattr.methods.contrastive_rsp import contrastive_rsp as contrastive_rsp
 from jaxattr.methods.contrastive_rsp import contrastive_rsp_details as contrastive_rsp_details
 from jaxattr.methods.deconvnet import deconvnet as deconvnet
+from jaxattr.methods.deep_shap import deep_shap as deep_shap
 from jaxattr.methods.deeplift import deeplift as deeplift
 from jaxattr.methods.deeplift import deeplift_details as deeplift_details
 from jaxattr.methods.dmbp import dmbp as dmbp
@@ -46,10 +47,12 @@ from jaxattr.methods.excitation_backprop import excitation_backprop as excitatio
 from jaxattr.methods.excitation_backprop import (
     excitation_backprop_details as excitation_backprop_details,
 )
+from jaxattr.methods.expected import expected as expected
 from jaxattr.methods.extremal_perturbation import extremal_perturbation as extremal_perturbation
 from jaxattr.methods.extremal_perturbation import (
     extremal_perturbation_details as extremal_perturbation_details,
 )
+from jaxattr.methods.feature_ablation import feature_ablation as feature_ablation
 from jaxattr.methods.finer_cam import finer_cam as finer_cam
 from jaxattr.methods.fullgrad import fullgrad as fullgrad
 from jaxattr.methods.fullgrad import fullgrad_details as fullgrad_details
@@ -57,19 +60,23 @@ from jaxattr.methods.generic_attention import generic_attention as generic_atten
 from jaxattr.methods.grad_cam import grad_cam as grad_cam
 from jaxattr.methods.grad_cam_plus_plus import grad_cam_plus_plus as grad_cam_plus_plus
 from jaxattr.methods.gradient_attention import gradient_attention as gradient_attention
+from jaxattr.methods.gradient_shap import gradient_shap as gradient_shap
 from jaxattr.methods.guided_backprop import guided_backprop as guided_backprop
 from jaxattr.methods.guided_grad_cam import guided_grad_cam as guided_grad_cam
 from jaxattr.methods.guided_integrated_gradients import (
     guided_integrated_gradients as guided_integrated_gradients,
 )
 from jaxattr.methods.hires_cam import hires_cam as hires_cam
+from jaxattr.methods.hsic_attribution import hsic_attribution as hsic_attribution
 from jaxattr.methods.input_x_gradient import input_x_gradient as input_x_gradient
 from jaxattr.methods.inside import channels as channels
 from jaxattr.methods.inside import inside as inside
 from jaxattr.methods.inside import several_inputs as several_inputs
 from jaxattr.methods.integrated_gradients import integrated_gradients as integrated_gradients
+from jaxattr.methods.kernel_shap import kernel_shap as kernel_shap
 from jaxattr.methods.layer_cam import layer_cam as layer_cam
 from jaxattr.methods.libragrad import libragrad as libragrad
+from jaxattr.methods.lime import lime as lime
 from jaxattr.methods.lpr import lpr as lpr
 from jaxattr.methods.lpr import lpr_details as lpr_details
 from jaxattr.methods.lrp import lrp as lrp
@@ -89,8 +96,10 @@ from jaxattr.methods.rsp import rsp_details as rsp_details
 from jaxattr.methods.saliency import saliency as saliency
 from jaxattr.methods.score_cam import score_cam as score_cam
 from jaxattr.methods.shapley_cam import shapley_cam as shapley_cam
+from jaxattr.methods.shapley_sampling import shapley_sampling as shapley_sampling
 from jaxattr.methods.smoothgrad import smoothgrad as smoothgrad
 from jaxattr.methods.smoothgrad_squared import smoothgrad_squared as smoothgrad_squared
+from jaxattr.methods.sobol_attribution import sobol_attribution as sobol_attribution
 from jaxattr.methods.tr_gbp import tr_gbp as tr_gbp
 from jaxattr.methods.tr_gbp import tr_gbp_details as tr_gbp_details
 from jaxattr.methods.transformer_attribution import (

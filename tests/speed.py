@@ -7,12 +7,20 @@ import pytest
 
 ALIKE = {
     "ablation_cam": "score_cam",
+    "deep_shap": "deeplift",
     "eigen_cam": "grad_cam",
     "eigen_grad_cam": "grad_cam",
+    "feature_ablation": "occlusion",
     "finer_cam": "grad_cam",
+    "gradient_shap": "integrated_gradients",
     "hires_cam": "grad_cam",
+    "hsic_attribution": "occlusion",
+    "kernel_shap": "occlusion",
     "layer_cam": "grad_cam",
+    "lime": "occlusion",
     "shapley_cam": "grad_cam",
+    "shapley_sampling": "occlusion",
+    "sobol_attribution": "occlusion",
     "xgrad_cam": "grad_cam",
 }
 """Methods that do to a network what another does, which stands for them where tests are many."""

@@ -22,6 +22,7 @@ def tiny(x: jax.Array) -> jax.Array:
 
 X, TARGET = jax.random.uniform(jax.random.key(1), (2, 8, 8, 3)), jnp.array([0, 1])
 KEY = jax.random.key(2)
+REFERENCES = jax.random.uniform(jax.random.key(3), (5, 8, 8, 3))
 
 
 def halves(image: np.ndarray) -> np.ndarray:
@@ -51,6 +52,23 @@ LOOPS: dict[str, tuple[int, Callable]] = {
     "ablation_cam": (4, lambda **o: jaxattr.ablation_cam(tiny, layer="features", **o)),
     "score_cam": (3, lambda **o: jaxattr.score_cam(tiny, layer="features", **o)),
     "occlusion": (50, lambda **o: jaxattr.occlusion(tiny, window=2, **o)),
+    "feature_ablation": (5, lambda **o: jaxattr.feature_ablation(tiny, cells=2, **o)),
+    "shapley_sampling": (8, lambda **o: jaxattr.shapley_sampling(tiny, samples=2, cells=2, **o)),
+    "kernel_shap": (7, lambda **o: jaxattr.kernel_shap(tiny, samples=5, cells=2, **o)),
+    "lime": (7, lambda **o: jaxattr.lime(tiny, samples=7, cells=2, **o)),
+    "sobol_attribution": (10, lambda **o: jaxattr.sobol_attribution(tiny, samples=2, cells=2, **o)),
+    "hsic_attribution": (7, lambda **o: jaxattr.hsic_attribution(tiny, samples=7, cells=2, **o)),
+    "gradient_shap": (7, lambda **o: jaxattr.gradient_shap(tiny, samples=7, **o)),
+    "deep_shap": (5, lambda **o: jaxattr.deep_shap(tiny, references=REFERENCES, **o)),
+    "expected": (
+        5,
+        lambda **o: jaxattr.expected(jaxattr.feature_ablation, tiny, references=REFERENCES, **o),
+    ),
+    "conductance": (7, lambda **o: jaxattr.conductance(tiny, layer="features", steps=7, **o)),
+    "internal_influence": (
+        7,
+        lambda **o: jaxattr.internal_influence(tiny, layer="features", steps=7, **o),
+    ),
     "rise": (7, lambda **o: jaxattr.rise(tiny, samples=7, cells=3, **o)),
     "smoothgrad": (7, lambda **o: jaxattr.smoothgrad(jaxattr.saliency(tiny), samples=7, **o)),
     "smoothgrad_squared": (

@@ -50,3 +50,17 @@ def trapezoid(steps: int) -> Nodes:
     weights = np.full(steps, 1 / (steps - 1))
     weights[[0, -1]] /= 2
     return Nodes(np.linspace(0, 1, steps), weights)
+
+
+def quasi_random(points: int, dimensions: int) -> np.ndarray:
+    """Return the first points of the Sobol sequence after 0, `(points, dimensions)` in (0, 1).
+
+    They fill the cube more evenly than random numbers do, most so for a power of 2 of them.
+
+    >>> quasi_random(3, 2).tolist()
+    [[0.5, 0.5], [0.75, 0.25], [0.25, 0.75]]
+    """
+    from scipy.stats.qmc import Sobol  # as slow to import as JAX
+
+    sequence = Sobol(dimensions, scramble=False)
+    return sequence.random_base2(points.bit_length())[1 : points + 1]

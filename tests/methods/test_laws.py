@@ -36,6 +36,13 @@ SMALL = {
     "ablation_cam": {"chunk": 7},
     "cameras": {"scales": (1, 1.06)},  # a size that flattens to the same
     "occlusion": {"window": (3, 4), "chunk": 3},
+    "feature_ablation": {"cells": 2, "chunk": 3},
+    "gradient_shap": {"samples": 3},
+    "hsic_attribution": {"cells": 2, "samples": 6},
+    "kernel_shap": {"cells": 2, "samples": 6},
+    "lime": {"cells": 2, "samples": 6},
+    "shapley_sampling": {"cells": 2, "samples": 2},
+    "sobol_attribution": {"cells": 2, "samples": 2},
     "rise": {"samples": 5, "chunk": 2},
     "meaningful_perturbation": {"steps": 2},
     "extremal_perturbation": {"steps": 2, "areas": (0.1, 0.3), "spacing": 3, "sigma": 2},
