@@ -3,6 +3,8 @@
 - A 1x1 kernel is a matrix product, and so is the derivative to the input of any kernel that does
   not overlap with itself from one position to the next.
 - A depthwise convolution is a sum of shifted views (`windows.py`).
+- A kernel larger than the image is a matrix product for each of its taps: XLA takes the image for
+  the kernel there, and falls to a naive loop, ten to a hundred times slower.
 - The derivative to the input of any other is again a convolution: of the cotangent, dilated by the
   strides, with the kernel reversed and transposed *as an array*. Left to dimension numbers, as JAX
   leaves it, it falls to a naive loop inside `scan` and `map`, six to eleven times slower.
@@ -93,8 +95,8 @@ def by_taps(params: Mapping[str, Any], x: Any, w: Any) -> Spelling | None:
         return None
     value, to_input, to_kernel = _spelling(conv)
     if value.func is _dense:
-        value, to_kernel = partial(_taps, conv), partial(_taps_to_kernel, conv)
-        to_input = lambda w, c: jax.linear_transpose(lambda x: value(x, w), _like(conv.x, c))(c)[0]
+        value, to_input = partial(_taps, conv), partial(_taps_to_input, conv)
+        to_kernel = partial(_taps_to_kernel, conv)
 
     def taken(x: Array, w: Array) -> Array:
         return value(x.transpose(order_x), w.transpose(order_w)).transpose(np.argsort(order_y))
@@ -122,6 +124,10 @@ def _taps(conv: Conv, x: Array, w: Array) -> Array:
         return y.reshape(*y.shape[:-2], outputs)
 
     return reduce(lax.add, map(product, seen, kernel))
+
+
+def _taps_to_input(conv: Conv, w: Array, c: Array) -> Array:
+    return jax.linear_transpose(lambda x: _taps(conv, x, w), _like(conv.x, c))(c)[0]
 
 
 def _taps_to_kernel(conv: Conv, x: Array, c: Array) -> Array:
@@ -177,6 +183,8 @@ def _spelling(conv: Conv) -> tuple[partial, partial, Spelling]:
             value, to_input = _patches if taps == 1 else _dense, _patches_to_input
         elif conv.groups == conv.x[-1] > 1 and taps <= MAX_TAPS:
             value, to_input = _depthwise, _depthwise_to_input
+        elif math.prod(conv.x[1:-1]) < taps <= MAX_TAPS:
+            value, to_input = widened(_taps), widened(_taps_to_input)
     spelled = partial(value, conv)
 
     def to_kernel(x: Array, c: Array) -> Array:

@@ -101,6 +101,13 @@ def test_convolutions_and_their_derivatives_are_xlas(seed):
         agree(run(g), run(f))
 
 
+def test_a_kernel_larger_than_the_image_is_no_convolution():
+    f, x, w = conv(), normal(0, 3, 2, 2, 4), normal(1, 3, 3, 4, 5)
+    run = jax.jit(lambda x, w: derivatives(spelled(f, x, w), x, w)).lower(x, w).compile()
+    assert "convolution(" not in run.as_text()
+    agree(run(x, w), derivatives(f, x, w), 1e-6)
+
+
 @pytest.mark.parametrize("seed", mostly_slow(range(8), range(3)))
 @pytest.mark.parametrize("kind", ["max", "sum"])
 def test_pools_and_their_derivatives_are_xlas_ties_included(kind, seed):
