@@ -1,20 +1,21 @@
 """Train the small networks of the papers' experiments, with optax, in Orbax checkpoints.
 
-    python benchmarks/train.py mnist_cnn DATA OUT [--epochs 3] [--batch 64] [--rate 0.02] [--seed 0]
+    python benchmarks/train.py cifar_cnn DATA OUT [--epochs N] [--batch N] [--rate R] [--seed 0]
 
 DATA holds `mnist.npz` and `cifar10_webp.zip`. SGD with Nesterov's momentum, for the transformer
 `cifar_vit` AdamW, with clipped gradients and a cosine schedule after a warm-up; images of CIFAR-10
-are flipped and shifted by up to four pixels.
+are flipped and shifted by a few pixels.
 Every epoch is a checkpoint in OUT/epochs, from which the same command goes on after a stop;
-OUT/weights holds the trained network for `weights_conversion.restore(OUT/weights, model)`,
-OUT/results.csv the accuracies and seconds.
+OUT/weights holds the trained network for `jaxattr.models.load("cifar_cnn", path=OUT/weights)`,
+OUT/results.csv for each epoch the accuracy on the test images, and seconds by the clock and of the
+CPU.
 """
 
 import csv
 import time
 import zipfile
-from argparse import ArgumentParser
-from collections.abc import Callable
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -29,40 +30,10 @@ from flax import nnx
 from PIL import Image
 from tqdm import tqdm
 
+import jaxattr
 from jaxattr import models
+from jaxattr.models.published import find
 from weights_conversion import save
-
-NETWORKS = {
-    "mnist_cnn": models.mnist_cnn,
-    "cifar_cnn": models.cifar_cnn,
-    "cifar_vgg16": models.cifar_vgg16,
-    "cifar_vit": models.cifar_vit,
-}
-
-
-class Recipe(NamedTuple):
-    """How a network is trained where the command does not say otherwise.
-
-    Attributes:
-        descent: From a learning rate or its schedule to an optimizer.
-        smoothing: The share of each label that is spread over all classes.
-    """
-
-    epochs: int
-    batch: int
-    rate: float
-    descent: Callable[[Any], optax.GradientTransformation]
-    smoothing: float = 0.0
-
-
-def _momentum(rate: Any) -> optax.GradientTransformation:
-    return optax.chain(
-        optax.add_decayed_weights(5e-4), optax.sgd(rate, momentum=0.9, nesterov=True)
-    )
-
-
-PLAIN = Recipe(3, 64, 0.02, _momentum)
-RECIPES = {"cifar_vit": Recipe(20, 128, 1e-3, partial(optax.adamw, weight_decay=0.05), 0.1)}
 
 
 class Data(NamedTuple):
@@ -75,49 +46,104 @@ class Data(NamedTuple):
 
 
 def mnist(folder: Path) -> Data:
-    """Read MNIST, in [0, 1], its gray in three channels."""
+    """Read MNIST, its gray in three channels."""
     with np.load(folder / "mnist.npz") as file:
-        images = (file["train_images"], file["test_images"])
-        labels = (file["train_labels"], file["test_labels"])
-    x, x_test = (np.repeat(np.float32(a)[..., None], 3, -1) / 255 for a in images)
-    label, label_test = (np.int32(a) for a in labels)
-    return Data(x, label, x_test, label_test)
+        gray = {k: np.repeat(file[f"{k}_images"][..., None], 3, -1) for k in ("train", "test")}
+        return Data(gray["train"], file["train_labels"], gray["test"], file["test_labels"])
 
 
 def cifar10(folder: Path) -> Data:
-    """Read CIFAR-10, in [0, 1]."""
-    found = []
+    """Read CIFAR-10."""
+    read = []
     with zipfile.ZipFile(folder / "cifar10_webp.zip") as archive:
         for part, strips in (("train", 100), ("test", 20)):
-            read = [archive.read(f"{part}/{i:03}.webp") for i in range(strips)]
-            pixels = [np.asarray(Image.open(BytesIO(r)).convert("RGB")) for r in read]
-            images = np.concatenate(pixels).reshape(-1, 32, 32, 3).astype(np.float32) / 255
-            found += [images, np.load(BytesIO(archive.read(f"{part}_labels.npy"))).astype(np.int32)]
-    return Data(*found)
+            files = [archive.read(f"{part}/{i:03}.webp") for i in range(strips)]
+            pixels = [np.asarray(Image.open(BytesIO(file)).convert("RGB")) for file in files]
+            read.append(np.concatenate(pixels).reshape(-1, 32, 32, 3))
+            read.append(np.load(BytesIO(archive.read(f"{part}_labels.npy"))))
+    return Data(*read)
 
 
-def scale(data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and the deviation of what is learned from, channel by channel."""
-    return data.x.mean((0, 1, 2)), data.x.std((0, 1, 2))
+def normalized(data: Data, name: str) -> Data:
+    """Prepare images as `jaxattr.models.load(name)` does."""
+    how = find(name).preprocess
+    prepare = lambda x: np.stack([how(Image.fromarray(image)) for image in x])
+    labels = data.label.astype(np.int32), data.label_test.astype(np.int32)
+    return Data(prepare(data.x), labels[0], prepare(data.x_test), labels[1])
 
 
-def shifted(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Flip half of the images, and shift each by up to four pixels."""
+def shifted(x: np.ndarray, rng: np.random.Generator, *, by: int) -> np.ndarray:
+    """Flip half of the images, and shift each by up to so many pixels."""
     x = np.where(rng.random(len(x))[:, None, None, None] < 0.5, x[:, :, ::-1], x)
-    padded = np.pad(x, ((0, 0), (4, 4), (4, 4), (0, 0)))
-    at = rng.integers(0, 9, (2, len(x)))
+    padded = np.pad(x, ((0, 0), (by, by), (by, by), (0, 0)))
+    at = rng.integers(0, 2 * by + 1, (2, len(x)))
     side = np.arange(x.shape[1])
     rows, columns = (a[:, None] + side for a in at)
     return padded[np.arange(len(x))[:, None, None], rows[:, :, None], columns[:, None]]
 
 
-def train(name: str, data: Data, out: Path, recipe: Recipe, *, seed: int):
-    """Train a network from its last checkpoint on, and yield its accuracy after each epoch."""
-    model = NETWORKS[name](rngs=nnx.Rngs(seed))
+class Epoch(NamedTuple):
+    """The share of the test images that are right after an epoch, and what it took in seconds."""
+
+    number: int
+    accuracy: float
+    seconds: float
+    cpu_seconds: float
+
+
+def momentum(rate: Any) -> optax.GradientTransformation:
+    """Descend with Nesterov's momentum and a little weight decay."""
+    decay = optax.add_decayed_weights(5e-4)
+    return optax.chain(decay, optax.sgd(rate, momentum=0.9, nesterov=True))
+
+
+class Recipe(NamedTuple):
+    """How a network is trained where the command does not say otherwise.
+
+    Attributes:
+        build: The network.
+        read: What it learns from.
+        epochs: How often it sees each image, `batch` at a time.
+        batch: Images in a step.
+        rate: The highest learning rate.
+        varied: From images to those of an epoch.
+        descent: From a schedule of learning rates to an optimizer.
+        smoothing: The share of each label that is spread over all classes.
+    """
+
+    build: Callable[..., nnx.Module]
+    read: Callable[[Path], Data]
+    epochs: int
+    batch: int
+    rate: float
+    varied: Callable[[np.ndarray, np.random.Generator], np.ndarray] = partial(shifted, by=2)
+    descent: Callable[[Any], optax.GradientTransformation] = momentum
+    smoothing: float = 0.0
+
+
+RECIPES = {
+    "mnist_cnn": Recipe(models.mnist_cnn, mnist, 3, 64, 0.02, varied=lambda x, _: x),
+    "cifar_cnn": Recipe(models.cifar_cnn, cifar10, 8, 128, 0.1),
+    "cifar_vgg16": Recipe(models.cifar_vgg16, cifar10, 8, 128, 0.1),
+    "cifar_vit": Recipe(
+        models.cifar_vit,
+        cifar10,
+        20,
+        128,
+        1e-3,
+        varied=partial(shifted, by=4),
+        descent=partial(optax.adamw, weight_decay=0.05),
+        smoothing=0.1,
+    ),
+}
+
+
+def train(recipe: Recipe, data: Data, out: Path, *, seed: int) -> Iterator[Epoch]:
+    """Train a network from its last checkpoint on, and yield what each epoch came to."""
+    model = recipe.build(rngs=nnx.Rngs(seed))
     model.train()
     graph, parameters, rest = nnx.split(model, nnx.Param, ...)
-    epochs, batch = recipe.epochs, recipe.batch
-    turns = len(data.x) // batch
+    epochs, batch, turns = recipe.epochs, recipe.batch, len(data.x) // recipe.batch
     steps = epochs * turns
     schedule = optax.warmup_cosine_decay_schedule(0, recipe.rate, steps // 10, steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1), recipe.descent(schedule))
@@ -133,32 +159,35 @@ def train(name: str, data: Data, out: Path, recipe: Recipe, *, seed: int):
             found = optax.softmax_cross_entropy(logits, wanted).mean()
             return found, nnx.split(net, nnx.Param, ...)[2]
 
-        (found, rest), grads = jax.value_and_grad(loss, has_aux=True)(state["parameters"])
+        learn = jax.value_and_grad(jaxattr.lowered(loss), has_aux=True)
+        (found, rest), grads = learn(state["parameters"])
         update, memory = optimizer.update(grads, state["memory"], state["parameters"])
         moved = optax.apply_updates(state["parameters"], update)
         return {"parameters": moved, "rest": rest, "memory": memory}, found
 
     state = {"parameters": parameters, "rest": rest, "memory": optimizer.init(parameters)}
     with ocp.CheckpointManager(out.resolve() / "epochs", options=_KEPT) as kept:
-        first = kept.latest_step()
-        if first is not None:
-            state = kept.restore(first, args=ocp.args.StandardRestore(state))
-        for epoch in range(0 if first is None else first + 1, epochs):
-            start, rng = time.monotonic(), np.random.default_rng((seed, epoch))
+        last = kept.latest_step()
+        if last is not None:
+            state = kept.restore(last, args=ocp.args.StandardRestore(state))
+        for epoch in range(0 if last is None else last + 1, epochs):
+            rng, start = np.random.default_rng((seed, epoch)), _clocks()
             order = rng.permutation(len(data.x))[: turns * batch].reshape(turns, batch)
             for chosen in tqdm(order, desc=f"epoch {epoch + 1} of {epochs}", leave=False):
-                x = data.x[chosen]
-                x = shifted(x, rng) if name.startswith("cifar") else x
-                state, _ = step(state, x, data.label[chosen])
-            seconds = time.monotonic() - start
+                state, _ = step(state, recipe.varied(data.x[chosen], rng), data.label[chosen])
+            jax.block_until_ready(state)
+            spent = _clocks() - start
             kept.save(epoch, args=ocp.args.StandardSave(state))
             net = nnx.merge(graph, state["parameters"], state["rest"])
             net.eval()
-            yield epoch + 1, accuracy(net, data.x_test, data.label_test), seconds
+            yield Epoch(epoch + 1, accuracy(net, data.x_test, data.label_test), *spent)
     net = nnx.merge(graph, state["parameters"], state["rest"])
-    net.eval()
     if not (out / "weights").exists():
         save(nnx.state(net, (nnx.Param, nnx.BatchStat)), out / "weights")
+
+
+def _clocks() -> np.ndarray:
+    return np.array([time.monotonic(), time.process_time()])
 
 
 _KEPT = ocp.CheckpointManagerOptions(max_to_keep=1)
@@ -172,32 +201,31 @@ def accuracy(net: Any, x: np.ndarray, label: np.ndarray, size: int = 500) -> flo
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("network", choices=NETWORKS)
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=RECIPES)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--batch", type=int)
-    parser.add_argument("--rate", type=float)
+    for name, kind in (("epochs", int), ("batch", int), ("rate", float)):
+        usual = ", ".join(f"{getattr(recipe, name)} for {n}" for n, recipe in RECIPES.items())
+        parser.add_argument(f"--{name}", type=kind, help=f"[default: {usual}]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="learn from the first images only")
     options = parser.parse_args()
+    given = {k: v for k in ("epochs", "batch", "rate") if (v := getattr(options, k)) is not None}
+    recipe = RECIPES[options.network]._replace(**given)
+    data = normalized(recipe.read(options.data), options.network)
+    data = data._replace(x=data.x[: options.limit], label=data.label[: options.limit])
     options.out.mkdir(parents=True, exist_ok=True)
-    data = (mnist if options.network == "mnist_cnn" else cifar10)(options.data)
-    mean, deviation = scale(data)
-    data = data._replace(x=(data.x - mean) / deviation, x_test=(data.x_test - mean) / deviation)
-    if options.limit is not None:
-        data = data._replace(x=data.x[: options.limit], label=data.label[: options.limit])
-    given = {name: getattr(options, name) for name in ("epochs", "batch", "rate")}
-    recipe = RECIPES.get(options.network, PLAIN)
-    recipe = recipe._replace(**{name: value for name, value in given.items() if value is not None})
     with (options.out / "results.csv").open("a", newline="") as file:
-        for epoch, found, seconds in train(
-            options.network, data, options.out, recipe, seed=options.seed
-        ):
-            csv.writer(file).writerow((epoch, f"{found:.4f}", f"{seconds:.1f}"))
+        for found in train(recipe, data, options.out, seed=options.seed):
+            number, share, seconds, of_cpu = found
+            csv.writer(file).writerow((number, f"{share:.4f}", f"{seconds:.1f}", f"{of_cpu:.1f}"))
             file.flush()
-            print(f"epoch {epoch}: {100 * found:.2f} % of the test images, {seconds:.0f} s")
+            print(
+                f"epoch {number}: {100 * share:.2f} % of the test images, {seconds:.0f} s, "
+                f"{of_cpu:.0f} s of the CPU",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -17,5 +17,6 @@ from .matching import classifier as classifier
 from .matching import pairs as pairs
 from .matching import renaming as renaming
 from .matching import without_prefix as without_prefix
+from .orbax_format import OrbaxFolder as OrbaxFolder
 from .shards import Shards as Shards
 from .tensors import CheckpointError as CheckpointError

@@ -5,7 +5,6 @@ import json
 import logging
 import shutil
 import tempfile
-import zlib
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -22,6 +21,7 @@ from .checkpoints import open_checkpoint
 from .converter import convert
 from .folders import cache_directory, sha256_of
 from .matching import Rename
+from .orbax_format import MANIFEST, checkpointer, is_whole, manifest
 from .shards import files_of
 from .tensors import CheckpointError
 
@@ -29,9 +29,7 @@ VERSION = 3
 """Of the converter: raised when it gives other values, so that old entries are left alone."""
 
 _LOG = logging.getLogger(__name__)
-_MANIFEST = "manifest.json"
 _LOCK = "jaxattr-draft.lock"
-_CHUNK = 1 << 20  # bytes
 
 
 def restore_or_convert(
@@ -119,9 +117,9 @@ def save(state: nnx.State, directory: str | PathLike[str]) -> None:
     _remove_drafts(directory.parent)
     draft = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        with FileLock(draft / _LOCK), _checkpointer() as checkpointer:
-            checkpointer.save(draft / "weights", _by_name(state))
-            (draft / "weights" / _MANIFEST).write_text(json.dumps(_manifest(draft / "weights")))
+        with FileLock(draft / _LOCK), checkpointer() as writer:
+            writer.save(draft / "weights", _by_name(state))
+            (draft / "weights" / MANIFEST).write_text(json.dumps(manifest(draft / "weights")))
             (draft / "weights").replace(directory)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -145,13 +143,13 @@ def restore(directory: str | PathLike[str], model: nnx.Module) -> nnx.State:
         CheckpointError: a file is missing or damaged, or a variable has another name or shape.
     """
     directory = Path(directory).resolve()
-    if not _is_whole(directory):
+    if not is_whole(directory):
         raise CheckpointError(f"{directory}: its files do not agree with its manifest")
     skeleton = nnx.state(model, (nnx.Param, nnx.BatchStat))
     here = ocp.ArrayRestoreArgs(sharding=jnp.zeros(()).sharding)
-    with _checkpointer() as checkpointer:
-        names = checkpointer.metadata(directory).item_metadata.tree
-        arrays = checkpointer.restore(directory, restore_args=dict.fromkeys(names, here))
+    with checkpointer() as reader:
+        names = reader.metadata(directory).item_metadata.tree
+        arrays = reader.restore(directory, restore_args=dict.fromkeys(names, here))
     wanted = {name: value.shape for name, value in _by_name(skeleton).items()}
     found = {name: array.shape for name, array in arrays.items()}
     if wanted != found:
@@ -162,34 +160,9 @@ def restore(directory: str | PathLike[str], model: nnx.Module) -> nnx.State:
     )
 
 
-def _is_whole(directory: Path) -> bool:
-    try:
-        return json.loads((directory / _MANIFEST).read_text()) == _manifest(directory)
-    except (OSError, ValueError):
-        return False
-
-
 def _by_name(state: nnx.State) -> dict[str, Any]:
     return {_name(path): jax.tree.leaves(v)[0] for path, v in nnx.to_flat_state(state)}
 
 
 def _name(path: tuple[Any, ...]) -> str:
     return ".".join(map(str, path))
-
-
-def _manifest(directory: Path) -> dict[str, list[int]]:
-    """Return the size and CRC-32 of each file."""
-    manifest = {}
-    for file in sorted(directory.rglob("*")):
-        if file.is_file() and file != directory / _MANIFEST:
-            crc, size = 0, 0
-            with file.open("rb") as stream:
-                while chunk := stream.read(_CHUNK):
-                    crc, size = zlib.crc32(chunk, crc), size + len(chunk)
-            manifest[file.relative_to(directory).as_posix()] = [size, crc]
-    return manifest
-
-
-def _checkpointer() -> ocp.Checkpointer:
-    # Weights hardly shrink, and compressed they take three times as long to write and read.
-    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False))

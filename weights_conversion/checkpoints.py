@@ -12,6 +12,7 @@ import numpy as np
 from .choosing import Chosen, choose
 from .kinds_of_files import described
 from .legacy_format import is_legacy, read_legacy
+from .orbax_format import OrbaxFolder, is_orbax
 from .safetensors_format import is_safetensors, read_safetensors
 from .shards import Shards, is_index, read_index, resolve
 from .tensors import CheckpointError, Contents, Tensor, quote, verify, view
@@ -64,8 +65,8 @@ class Checkpoint(Mapping[str, np.ndarray]):
 
 def open_checkpoint(
     path: str | PathLike[str], *, key: str | None = None, ema: bool = True
-) -> Checkpoint | Shards:
-    """Open a checkpoint of torch (zip or legacy format) or safetensors, recognized by content.
+) -> Checkpoint | Shards | OrbaxFolder:
+    """Open a checkpoint of torch (zip or legacy format), safetensors or Orbax, told by content.
 
     A state dict inside a training checkpoint is found under its usual names (`state_dict`,
     `model`, ...). Where there is an average of the weights over training too (`state_dict_ema`,
@@ -77,7 +78,8 @@ def open_checkpoint(
 
     Args:
         path: a local file; it must not be changed while its arrays are in use. Of a checkpoint in
-            several files, their index (`*.index.json`) or their folder.
+            several files, their index (`*.index.json`) or their folder; the folder of an Orbax
+            checkpoint of an NNX state.
         key: where the state dict is in the file, as `"teacher"` or `"models.student"`.
         ema: whether the average of the weights is preferred to the last ones.
 
@@ -90,6 +92,8 @@ def open_checkpoint(
         CheckpointError: the file is damaged, of another kind, or holds no state dict; for damage to
             the values themselves, when they are read.
     """
+    if is_orbax(Path(path)):
+        return OrbaxFolder(Path(path), key)
     path = resolve(Path(path))
     if is_index(path):
         files = read_index(path)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .orbax_format import is_orbax
 from .tensors import CheckpointError, quote
 
 _INDEX = "*.index.json"
@@ -91,5 +92,7 @@ def read_index(path: Path) -> dict[str, Path]:
 
 def files_of(path: Path) -> list[Path]:
     """Return all files of a checkpoint, for their hashes."""
+    if is_orbax(path):
+        return sorted(file for file in path.rglob("*") if file.is_file())
     path = resolve(path)
     return [path, *sorted(set(read_index(path).values()))] if is_index(path) else [path]

@@ -44,7 +44,7 @@ def _finite(_: click.Context, option: click.Parameter, value: float | None) -> f
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--model", default="efficientnet_lite0", show_default=True, help="Its name.")
 @click.option("--weights", help="Published weights by name.  [default: the best]")
-@click.option("--checkpoint", help="A file of weights of your own, of torch or safetensors.")
+@click.option("--checkpoint", help="Weights of your own: torch, safetensors, Orbax.")
 @click.option("--key", help="Where its state dict is, as teacher.  [default: the usual places]")
 @click.option("--no-ema", is_flag=True, help="Its last weights, not their average over training.")
 @click.option("--rename", multiple=True, metavar="OLD=NEW", help="How its keys begin, and become.")

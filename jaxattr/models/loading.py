@@ -28,6 +28,8 @@ from jaxattr.models import (
     mobilenet_v3,
     regnet,
     resnet,
+    small_cnn,
+    small_vit,
     squeezenet,
     swin_transformer,
     vgg,
@@ -39,6 +41,7 @@ from jaxattr.models.preprocess import PlainResize, Preprocess
 from jaxattr.models.published import find, locate
 from weights_conversion import (
     Checkpoint,
+    OrbaxFolder,
     Rename,
     Shards,
     classifier,
@@ -121,6 +124,10 @@ BUILDERS: dict[str, Callable[..., Classifier]] = {
         caffe.vgg16_coco14,
         caffe.resnet50_voc07,
         caffe.resnet50_coco14,
+        small_cnn.mnist_cnn,
+        small_cnn.cifar_cnn,
+        small_cnn.cifar_vgg16,
+        small_vit.cifar_vit,
     )
 }
 
@@ -177,7 +184,8 @@ def load(
             Face write them, else those of the same file name, else the model's first.
         path: A checkpoint of this architecture, with any number of classes: torch's formats or
             safetensors, a state dict or a training checkpoint that holds one, or the index of
-            several files. A classifier of another name is found by its shape.
+            several files; or the folder of an Orbax checkpoint of an NNX state. A classifier of
+            another name is found by its shape.
         key: Where the state dict is in it, as `"teacher"`; by default under its usual names.
         ema: Whether an average of the weights over training is preferred, where there is one.
         rename: From the checkpoint's keys to those of the model's published files, where they
@@ -206,12 +214,14 @@ def load(
     model = skeleton(name)
     entry = find(name, weights, file=None if path is None else Path(path).name)
     renamed, count, told = model.torch.rename, len(entry.classes), Beside(None, None)
+    flatten = model.torch.flatten
     if path is None:
         path = locate(entry)
     else:
         told = beside(path)
         checkpoint = open_checkpoint(path, key=key, ema=ema)
         key = checkpoint.key  # said once
+        flatten = _flatten(checkpoint, model)
         renamed, found = _adapt(checkpoint, model, rename)
         count = found or count
     if count != len(entry.classes):
@@ -225,7 +235,7 @@ def load(
         key=key,
         ema=ema,
         rename=renamed,
-        flatten=model.torch.flatten,
+        flatten=flatten,
         dtype=dtype,
     )
     nnx.update(model, state)
@@ -260,11 +270,16 @@ def misfits(
     renamed, count = _adapt(checkpoint, model, rename)
     if count is not None:
         model = skeleton(name, classes=count)
-    return problems(checkpoint, model, rename=renamed, flatten=model.torch.flatten)
+    return problems(checkpoint, model, rename=renamed, flatten=_flatten(checkpoint, model))
+
+
+def _flatten(checkpoint: Any, model: Classifier) -> Any:
+    """Return the maps that dense layers take in torch's order: none where Flax wrote them."""
+    return {} if isinstance(checkpoint, OrbaxFolder) else model.torch.flatten
 
 
 def _adapt(
-    checkpoint: Checkpoint | Shards, model: Classifier, rename: Rename | None
+    checkpoint: Checkpoint | Shards | OrbaxFolder, model: Classifier, rename: Rename | None
 ) -> tuple[Rename | None, int | None]:
     """Return how a checkpoint's keys become the model's, and how many classes it has."""
     layout = model.torch

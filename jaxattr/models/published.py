@@ -153,6 +153,32 @@ PUBLISHED = (
 )
 
 
+def _small(
+    model: str, preprocess: Preprocess, classes: tuple[str, ...], parameters: int
+) -> Published:
+    return Published(
+        model=model,
+        weights="own",
+        url="",
+        preprocess=preprocess,
+        classes=classes,
+        parameters=parameters,
+        mebibytes=parameters * 4 / 2**20,
+    )
+
+
+_MNIST = Preprocess(28, 28, mean=(0.1307, 0.1307, 0.1307), std=(0.3081, 0.3081, 0.3081))
+_CIFAR10 = Preprocess(32, 32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+
+TO_TRAIN = (
+    _small("mnist_cnn", _MNIST, tuple("0123456789"), 422_218),
+    _small("cifar_cnn", _CIFAR10, classes.CIFAR10, 653_866),
+    _small("cifar_vgg16", _CIFAR10, classes.CIFAR10, 14_724_042),
+    _small("cifar_vit", _CIFAR10, classes.CIFAR10, 898_090),
+)
+"""The networks that nobody publishes weights of: `benchmarks/train.py` trains them."""
+
+
 def find(model: str, weights: str | None = None, *, file: str | None = None) -> Published:
     """Find the weights of a model by name, by the name of their file, or else the default.
 
@@ -165,7 +191,7 @@ def find(model: str, weights: str | None = None, *, file: str | None = None) -> 
     Raises:
         ValueError: If the model has no such weights; the message lists those it has.
     """
-    entries = [entry for entry in PUBLISHED if entry.model == model]
+    entries = [entry for entry in (*PUBLISHED, *TO_TRAIN) if entry.model == model]
     if weights not in (None, "DEFAULT"):
         for entry in entries:
             if entry.weights == weights:
@@ -192,8 +218,14 @@ def locate(entry: Published) -> Path:
 
     Raises:
         ModuleNotFoundError: If the package that carries it is not installed.
-        OSError: If it could not be downloaded; says from where, and where a copy may be put.
+        OSError: If it could not be downloaded; says from where, and where a copy may be put. If
+            nobody publishes it; says how it is trained.
     """
+    if not entry.url:
+        raise FileNotFoundError(
+            f"nobody publishes weights of {entry.model}: train them by `python benchmarks/train.py "
+            f"{entry.model} DATA OUT`, and give OUT/weights as the checkpoint"
+        )
     if entry.package is None:
         return fetch(entry.url, filename=entry.filename, sha256=entry.sha256)
     path = local_path(entry)

@@ -1,7 +1,7 @@
 """Small networks for MNIST and CIFAR-10, as LPR's experiments take them.
 
 The paper names their convolutions only ("a customized CNN model with two convolutional layers",
-"four convolutional layers", VGG-16); the rest is ours. `python -m benchmarks.train` trains them.
+"four convolutional layers", VGG-16); the rest is ours. `python benchmarks/train.py` trains them.
 
 Reference: LPR, section 4.2, figure 5 and table 1.
 """
@@ -32,32 +32,44 @@ _halve = partial(max_pool, size=2, stride=2)
 
 
 class SmallCNN(Classifier):
-    """Convolutions of 3x3 in groups with a max-pool after each, and two dense layers."""
+    """Convolutions of 3x3 with a max-pool after each, and two dense layers."""
 
     parts = Parts(features=("features",), pooling=("flatten",), head=("classifier",))
-    torch = TorchLayout(last="classifier.2")
 
     def __init__(
         self,
-        groups: Sequence[Sequence[int]],
+        widths: Sequence[int],
         *,
         side: int,
         hidden: int,
+        normalized: bool,
         classes: int,
         rngs: nnx.Rngs | None,
     ):
         rngs = nnx.Rngs(0) if rngs is None else rngs
         self.features, inputs = Sequential(), 3
-        for widths in groups:
-            for width in widths:
-                self.features.append(conv(inputs, width, 3, bias=True, rngs=rngs))
-                self.features.append(nnx.relu)
-                inputs = width
+        for width in widths:
+            self.features.append(conv(inputs, width, 3, bias=not normalized, rngs=rngs))
+            if normalized:
+                self.features.append(batch_norm(width, rngs=rngs))
+            self.features.append(nnx.relu)
             self.features.append(_halve)
-            side //= 2
+            inputs, side = width, side // 2
         self.flatten = flatten
         dense = linear(side**2 * inputs, hidden, rngs=rngs), linear(hidden, classes, rngs=rngs)
         self.classifier = Sequential([dense[0], nnx.relu, dense[1]])
+
+
+class MnistCNN(SmallCNN):
+    """Two convolutions, for images of 28 x 28."""
+
+    torch = TorchLayout(last="classifier.2", flatten={"classifier.0": (64, 7, 7)})
+
+
+class CifarCNN(SmallCNN):
+    """Four convolutions, for images of 32 x 32."""
+
+    torch = TorchLayout(last="classifier.2", flatten={"classifier.0": (256, 2, 2)})
 
 
 class CifarVGG(Classifier):
@@ -81,14 +93,15 @@ class CifarVGG(Classifier):
         self.classifier = linear(inputs, classes, rngs=rngs)
 
 
-def mnist_cnn(*, classes: int = 10, rngs: nnx.Rngs | None = None) -> SmallCNN:
+def mnist_cnn(*, classes: int = 10, rngs: nnx.Rngs | None = None) -> MnistCNN:
     """Build the network of two convolutions, for images of 28 x 28 in three equal channels."""
-    return SmallCNN(((32,), (64,)), side=28, hidden=128, classes=classes, rngs=rngs)
+    return MnistCNN((32, 64), side=28, hidden=128, normalized=False, classes=classes, rngs=rngs)
 
 
-def cifar_cnn(*, classes: int = 10, rngs: nnx.Rngs | None = None) -> SmallCNN:
-    """Build the network of four convolutions, for images of 32 x 32."""
-    return SmallCNN(((32, 32), (64, 64)), side=32, hidden=512, classes=classes, rngs=rngs)
+def cifar_cnn(*, classes: int = 10, rngs: nnx.Rngs | None = None) -> CifarCNN:
+    """Build the network of four convolutions with BatchNorm, for images of 32 x 32."""
+    widths = (32, 64, 128, 256)
+    return CifarCNN(widths, side=32, hidden=256, normalized=True, classes=classes, rngs=rngs)
 
 
 def cifar_vgg16(*, classes: int = 10, rngs: nnx.Rngs | None = None) -> CifarVGG:

@@ -212,7 +212,7 @@ def test_methods_and_models_are_listed():
         assert re.search(rf"^{method.name}  ", listed, re.MULTILINE)
     assert "Options: --samples 50, --noise 0.15, --seed 0." in " ".join(listed.split())
     listed = CliRunner().invoke(main, ["models"]).output.splitlines()
-    assert len(listed) == 1 + len(models.PUBLISHED)
+    assert len(listed) == 1 + len(models.PUBLISHED) + len(models.TO_TRAIN)
     assert {line.split()[0] for line in listed[1:]} == set(models.names())
 
 

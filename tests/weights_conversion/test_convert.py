@@ -429,7 +429,7 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[2])
 import weights_conversion.cache
 from test_convert import FLATTEN, restore_or_convert, skeleton
-weights_conversion.cache._manifest = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+weights_conversion.cache.manifest = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 restore_or_convert(sys.argv[1], skeleton(), name="net", flatten=FLATTEN)
 """
     command = [sys.executable, "-c", script, str(source), os.path.dirname(__file__)]
