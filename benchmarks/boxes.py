@@ -84,7 +84,7 @@ def cases(folder: Path, given: Photograph, pretrained: Pretrained, forward: Call
         others[: len(rest)] = rest
         masks = metrics.box_masks(thing.boxes, size), segments == label + 1, segments == VOID
         numbers = target, others, label, thing.difficult, size
-        found.append(Case(x, *map(np.asarray, numbers), *map(_filled, masks)))
+        found.append(Case(x, *map(np.asarray, numbers), *map(filled, masks)))
     return found
 
 
@@ -112,10 +112,22 @@ def _runs(a: np.ndarray) -> bool:
 def pictures(data: Path, images: int) -> list[np.ndarray]:
     """Return the photograph of every case, uint8, padded as its masks are."""
     chosen = islice(photographs(data / "voc2007"), images)
-    return [_filled(np.asarray(p.image.convert("RGB"))) for p in chosen for _ in p.objects]
+    return [filled(np.asarray(p.image.convert("RGB"))) for p in chosen for _ in p.objects]
 
 
-def _filled(mask: np.ndarray) -> np.ndarray:
+def around(mask: np.ndarray) -> np.ndarray:
+    """Mark the smallest box around a mask.
+
+    >>> around(np.array([[0, 1, 0], [0, 0, 1]])).astype(int).tolist()
+    [[0, 1, 1], [0, 1, 1]]
+    """
+    rows, columns = (np.maximum.accumulate(mask.any(a)) for a in (1, 0))
+    up, back = (np.maximum.accumulate(mask.any(a)[::-1])[::-1] for a in (1, 0))
+    return (rows & up)[:, None] & (columns & back)
+
+
+def filled(mask: np.ndarray) -> np.ndarray:
+    """Pad a mask or picture to the largest size."""
     full = np.zeros((LARGEST, LARGEST, *mask.shape[2:]), mask.dtype)
     full[: mask.shape[0], : mask.shape[1]] = mask
     return full

@@ -1,6 +1,7 @@
 """RSP's Tables 1 and 2: do maps point at their object, and cover it?
 
     python benchmarks/rsp_tables.py DATA OUT [--network vgg16_voc07 --weights PATH] [--layer NAME]
+    python benchmarks/rsp_tables.py gtsegs_ijcv.mat OUT [--network vgg16 --weights PATH]
 
 Photographs of VOC2007's test set (DATA/voc2007), cases and squashing as in `boxes.py`;
 EfficientNet-Lite0 unless another network and its weights are given (the paper's are `vgg16_voc07`
@@ -15,7 +16,8 @@ and of all cases and of the difficult ones (ALL, DIF) there is PG, the accuracy 
 as the mean over the classes, and the mean IoU of the boxes with the positive pixels, and with those
 above their mean. Table 2 (`segments`, `segments + CRF`) is the IoU of what is above the mean with
 the object's own pixels, where VOC has them, and of the same refined by a dense CRF if pydensecrf2
-is there: the paper's is of ImageNet-Segmentation, whose file is not here.
+is there. The paper's is of ImageNet-Segmentation, which is read instead if DATA is its file: each
+image is explained for its class, against the highest of all others.
 
 `--layer` explains a layer by the gradient methods, as the paper does at the first convolution.
 Every batch is written to OUT/NETWORK-METHOD.csv: a run that was stopped resumes there. The table is
@@ -27,6 +29,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +38,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tables
+from PIL import Image
 from scoreboard import Rows, Scores, measure, read
 
 import jaxattr
 from jaxattr import metrics
-from jaxattr.models import load
+from jaxattr.data import open_source
+from jaxattr.models import Pretrained, load
 
 Method = Callable[[jaxattr.Fun, jax.Array, jax.Array, jax.Array, str | None], jax.Array]
 
@@ -133,6 +138,28 @@ def predicted(case: boxes.Case, logits: np.ndarray) -> tuple[bool, np.ndarray]:
     return bool(logits[case.target] >= lowest), np.array(others)
 
 
+def segmented(path: Path, pretrained: Pretrained, images: int) -> tuple[list, list[np.ndarray]]:
+    """Read cases and pictures of ImageNet-Segmentation, of the images whose class is known."""
+    forward, found = jax.jit(lambda net, x: net(x)), []
+    for record in islice(open_source(f"segmentation:{path}"), images):
+        if not len(record.labels):
+            continue
+        shrunk = Image.fromarray(record.image)
+        shrunk.thumbnail((boxes.LARGEST, boxes.LARGEST))
+        mask = np.asarray(Image.fromarray(record.masks[0]).resize(shrunk.size, Image.NEAREST))
+        squashed = shrunk.resize((boxes.SIZE, boxes.SIZE))
+        x = pretrained.preprocess._replace(resize_size=boxes.SIZE)(squashed)
+        logits = np.array(forward(pretrained.model, x[None]))[0]
+        target = int(record.labels[0])
+        logits[target] = -np.inf
+        others = np.full(boxes.OTHERS, -1)
+        others[0] = logits.argmax()
+        numbers = (np.asarray(n) for n in (target, others, 0, False, mask.shape))
+        masks = (boxes.filled(m) for m in (boxes.around(mask), mask, mask & False))
+        found.append((boxes.Case(x, *numbers, *masks), boxes.filled(np.asarray(shrunk))))
+    return [case for case, _ in found], [picture for _, picture in found]
+
+
 def measured(
     make: Method,
     layer: str | None,
@@ -194,10 +221,13 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     pretrained = load(options.network, path=options.weights)
     net, refined = pretrained.model, find_spec("pydensecrf") is not None
-    every = boxes.every_case(options.data, pretrained, options.images)
+    if options.data.is_file():
+        every, images = segmented(options.data, pretrained, options.images)
+    else:
+        every = boxes.every_case(options.data, pretrained, options.images)
+        images = boxes.pictures(options.data, options.images)
     forward = jax.jit(lambda net, x: net(x))
     also = [predicted(c, np.asarray(forward(net, c.x[None]))[0]) for c in every]
-    images = boxes.pictures(options.data, options.images)
     stacks = list(boxes.batches(every, options.batch))
     extra = list(boxes.batches(list(zip(also, images, strict=True)), options.batch))
     file = lambda name: options.out / f"{options.network}-{name}.csv"

@@ -124,6 +124,9 @@ def test_one_box_fills_the_rectangle_around_it():
     one, two = np.zeros((2, 5, 6), bool)
     one[1:3, 2:] = True
     two[1:3, :2] = two[1:3, 4:] = True
+    np.testing.assert_array_equal(
+        boxes.around(two), np.pad(np.ones((2, 6), bool), ((1, 2), (0, 0)))
+    )
     assert [boxes.is_one_box(m) for m in (one, two, np.ones((2, 2), bool))] == [
         True,
         False,
