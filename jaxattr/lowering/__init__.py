@@ -8,6 +8,7 @@ be, and takes more memory: see `memory.py`. `docs/speed.md` has the figures.
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import jax.numpy as jnp
@@ -32,8 +33,8 @@ LOWERED = {
 def lower(primitive: str, params: Mapping[str, Any], *avals: Any) -> Callable[..., Array] | None:
     """Return an equation's function in a form that runs fast on the CPU, inside loops too.
 
-    The result has the value of the equation to rounding, and reverse-mode derivatives of any order
-    to all operands; forward mode is not defined. On GPU and TPU it is the equation itself.
+    The result has the value of the equation to rounding, and derivatives of any order and mode to
+    all operands. On GPU and TPU it is the equation itself.
 
     Args:
         primitive: the name of the equation's primitive.
@@ -43,9 +44,13 @@ def lower(primitive: str, params: Mapping[str, Any], *avals: Any) -> Callable[..
     Returns:
         A function of the operands, or None where XLA's own is best or the only one.
     """
-    spelling = LOWERED.get(primitive)
-    if spelling is None or any(0 in a.shape or is_laid_out(a) for a in avals):
+    if primitive not in LOWERED or any(0 in a.shape or is_laid_out(a) for a in avals):
         return None
     if not all(jnp.issubdtype(a.dtype, jnp.floating) for a in avals):
         return None
-    return spelling(params, *avals)
+    return _spelled(primitive, tuple(params.items()), *avals)
+
+
+@lru_cache(maxsize=1024)  # equal layers share what is traced and compiled of them
+def _spelled(primitive: str, params: tuple, *avals: Any) -> Callable[..., Array] | None:
+    return LOWERED[primitive](dict(params), *avals)

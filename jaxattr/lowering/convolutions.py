@@ -14,7 +14,7 @@ Figures are in `docs/speed.md`.
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -22,11 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxattr.lowering.transposes import bilinear, on_cpu
+from jaxattr.lowering.transposes import bilinear, instead, on_cpu
 from jaxattr.lowering.windows import MAX_TAPS, Axis, Window, each_view, spread, views, widened
 from jaxattr.types import Array
 
+Order = tuple[int, ...]
 Spelling = Callable[[Array, Array], Array]
+Views = tuple[Spelling, Spelling, Spelling]
+"""A convolution, of `(x, w)`, and its derivatives to the image, of `(w, c)`, and to the kernel."""
 
 
 class Conv(NamedTuple):
@@ -49,33 +52,41 @@ def convolution(params: Mapping[str, Any], x: Any, w: Any) -> Spelling | None:
         The function of `x` and `w`; None where operands and result differ in dtype, for empty and
         sharded results, and for batch groups.
     """
-    settings = {k: v for k, v in params.items() if k != "out_sharding"}
-    own = partial(lax.conv_general_dilated, **settings)
-    y = jax.eval_shape(own, x, w)
-    if not (_is_plain(params) and x.dtype == w.dtype == y.dtype and y.size):
+    own = _own(params, x, w)
+    if own is None:
         return None
-    conv, order_x, order_w, order_y = _channels_last(params, x, w)
-    value, to_input, to_kernel = _spelling(conv)
+    conv, *orders = _channels_last(params, x, w)
+    return bilinear(*map(on_cpu, _in_order(_spelling(conv), *orders), own))
 
-    def fast(x: Array, w: Array) -> Array:
-        y = value(x.transpose(order_x), w.transpose(order_w))
-        return y.transpose(np.argsort(order_y))
 
-    def fast_to_input(w: Array, c: Array) -> Array:
-        a = to_input(w.transpose(order_w), c.transpose(order_y))
-        return a.transpose(np.argsort(order_x))
+def _own(params: Mapping[str, Any], x: Any, w: Any) -> Views | None:
+    """Return XLA's own convolution and its derivatives, unless it has no other spelling."""
+    settings = {k: v for k, v in params.items() if k != "out_sharding"}
+    value = partial(lax.conv_general_dilated, **settings)
+    if params["batch_group_count"] != 1 or params.get("out_sharding") is not None:
+        return None
+    y = jax.eval_shape(value, x, w)
+    if not (x.dtype == w.dtype == y.dtype and y.size):
+        return None
+    return (
+        value,
+        lambda w, c: jax.linear_transpose(lambda x: value(x, w), _like(x.shape, c))(c)[0],
+        lambda x, c: jax.linear_transpose(partial(value, x), _like(w.shape, c))(c)[0],
+    )
 
-    def fast_to_kernel(x: Array, c: Array) -> Array:
-        w = to_kernel(x.transpose(order_x), c.transpose(order_y))
-        return w.transpose(np.argsort(order_w))
 
-    return bilinear(
-        on_cpu(fast, own),
-        on_cpu(fast_to_input, lambda w, c: jax.linear_transpose(lambda x: own(x, w), x)(c)[0]),
-        on_cpu(
-            fast_to_kernel,
-            lambda x, c: jax.linear_transpose(partial(own, x), w)(c)[0],
-        ),
+def _in_order(views: Views, order_x: Order, order_w: Order, order_y: Order) -> Views:
+    """Return what is spelled with channels last in the order of a convolution's own operands."""
+    value, to_input, to_kernel = views
+
+    def ordered(f: Spelling, a: Order, b: Order, back: Order) -> Spelling:
+        return lambda left, right: f(left.transpose(a), right.transpose(b)).transpose(back)
+
+    x, w, y = (tuple(map(int, np.argsort(order))) for order in (order_x, order_w, order_y))
+    return (
+        ordered(value, order_x, order_w, y),
+        ordered(to_input, order_w, order_y, x),
+        ordered(to_kernel, order_x, order_y, w),
     )
 
 
@@ -89,27 +100,23 @@ def by_taps(params: Mapping[str, Any], x: Any, w: Any) -> Spelling | None:
     Returns:
         The function of `x` and `w`; None for batch groups, dilated images and large kernels.
     """
-    conv, order_x, order_w, order_y = _channels_last(params, x, w)
+    return _by_taps(tuple(params.items()), jax.typeof(x), jax.typeof(w))
+
+
+@lru_cache(maxsize=1024)
+def _by_taps(items: tuple, x: Any, w: Any) -> Spelling | None:
+    params = dict(items)
+    own = _own(params, x, w)
+    conv, *orders = _channels_last(params, x, w)
     few = math.prod(conv.w[:-2]) <= MAX_TAPS and math.prod(conv.x_dilation) == 1
-    if not (few and _is_plain(params) and x.dtype == w.dtype):
+    if not few or own is None:
         return None
     value, to_input, to_kernel = _spelling(conv)
     if value.func is _dense:
         value, to_input = partial(_taps, conv), partial(_taps_to_input, conv)
         to_kernel = partial(_taps_to_kernel, conv)
-
-    def taken(x: Array, w: Array) -> Array:
-        return value(x.transpose(order_x), w.transpose(order_w)).transpose(np.argsort(order_y))
-
-    def taken_to_input(w: Array, c: Array) -> Array:
-        a = to_input(w.transpose(order_w), c.transpose(order_y))
-        return a.transpose(np.argsort(order_x))
-
-    def taken_to_kernel(x: Array, c: Array) -> Array:
-        w = to_kernel(x.transpose(order_x), c.transpose(order_y))
-        return w.transpose(np.argsort(order_w))
-
-    return bilinear(taken, taken_to_input, taken_to_kernel)
+    taken = _in_order((value, to_input, to_kernel), *orders)
+    return bilinear(*map(instead, taken, own))
 
 
 def _taps(conv: Conv, x: Array, w: Array) -> Array:
@@ -144,13 +151,6 @@ def _taps_to_kernel(conv: Conv, x: Array, c: Array) -> Array:
 def _like(shape: tuple[int, ...], c: Array) -> Any:
     # Of the same devices, too, where the batch is split by `jax.shard_map`.
     return jax.eval_shape(lambda c: jnp.broadcast_to(c.ravel()[0], shape), c)
-
-
-def _is_plain(params: Mapping[str, Any]) -> bool:
-    return params["batch_group_count"] == 1 and params.get("out_sharding") is None
-
-
-Order = tuple[int, ...]
 
 
 def _channels_last(params: Mapping[str, Any], x: Any, w: Any) -> tuple[Conv, Order, Order, Order]:

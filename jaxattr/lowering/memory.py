@@ -6,7 +6,7 @@ backward pass it makes a gate's 0 or 1 from what once entered it, four bytes an 
 one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -46,10 +46,9 @@ _materialize = linear(on_cpu(_twice_read, _itself), on_cpu(_twice_read, _itself)
 
 def pack_gate(a: Array) -> Array:
     """Return booleans or bytes, computed where they stand and not where they are read."""
-    return on_cpu(_fenced, _itself)(a) if a.size and not is_laid_out(a) else a
+    return _gate(a) if a.size and not is_laid_out(a) else a
 
 
-@jax.jit  # outside of a program it is then compiled once for each shape, not at every call
 def _fenced(a: Array) -> Array:
     # Nothing is merged across a conditional, and that both branches are one is not looked for.
     return lax.cond(a.ravel()[0].astype(bool), _as_byte, _as_byte, a).astype(a.dtype)
@@ -57,6 +56,9 @@ def _fenced(a: Array) -> Array:
 
 def _as_byte(a: Array) -> Array:
     return a.astype(jnp.int8)
+
+
+_gate = on_cpu(_fenced, _itself)
 
 
 def with_packed_gates(
@@ -74,21 +76,19 @@ def with_packed_gates(
         return value(*operands)
 
     activation.__name__ = name
-    activation = jax.custom_vjp(activation)
+    activation = jax.custom_jvp(activation)
 
-    def booleans(*operands: Array) -> tuple[Array, Any]:
-        y, pull = jax.vjp(value, *operands)
-        return y, jax.tree.map(lambda a: pack_gate(a) if a.dtype == bool else a, pull)
+    def booleans(operands: Sequence[Array], changes: Sequence[Array]) -> tuple[Array, Array]:
+        y, push = jax.linearize(value, *operands)
+        push = jax.tree.map(lambda a: pack_gate(a) if a.dtype == bool else a, push)
+        return y, push(*changes)
 
-    def halves(z: Array) -> tuple[Array, Array]:  # a bound that is met halves the derivative
-        y, pull = jax.vjp(value, z)
-        return y, pack_gate((pull(jnp.full_like(y, 2**bounds))[0]).astype(jnp.uint8))
+    def halves(operands: Sequence[Array], changes: Sequence[Array]) -> tuple[Array, Array]:
+        # A bound that is met halves the derivative.
+        (z,), (u,) = operands, changes
+        y, slope = jax.jvp(value, (z,), (jnp.full_like(z, 2**bounds),))
+        slope = pack_gate(slope.astype(jnp.uint8))
+        return y, jnp.where(slope == 0, 0, u * (slope.astype(u.dtype) / 2**bounds))
 
-    def halved(slope: Array, g: Array) -> tuple[Array]:
-        return (jnp.where(slope == 0, 0, g * (slope.astype(g.dtype) / 2**bounds)),)
-
-    if 0 < bounds < 8:
-        activation.defvjp(halves, halved)
-    else:
-        activation.defvjp(booleans, lambda pull, g: pull(g))
+    activation.defjvp(halves if 0 < bounds < 8 else booleans)
     return activation

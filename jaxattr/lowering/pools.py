@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import add
 from typing import Any
 
@@ -65,18 +65,19 @@ def max_pool(params: Mapping[str, Any], x: Any) -> Callable[[Array], Array] | No
     def own(a: Array) -> Array:
         return lax.reduce_window(a, np.asarray(-np.inf, a.dtype), lax.max, *_settings(params))
 
-    scatter = linear(
-        on_cpu(
-            lambda a, c: scatter_to(winners(a, window), c, window),
-            lambda a, c: jax.vjp(own, a)[1](c)[0],
-        ),
+    gather = linear(
         on_cpu(
             lambda a, u: gather_from(winners(a, window), u, window),
             lambda a, u: jax.jvp(own, (a,), (u,))[1],
         ),
+        on_cpu(
+            lambda a, c: scatter_to(winners(a, window), c, window),
+            lambda a, c: jax.vjp(own, a)[1](c)[0],
+        ),
     )
-    pool = jax.custom_vjp(on_cpu(lambda a: reduce(jnp.maximum, views(a, window, -jnp.inf)), own))
-    pool.defvjp(lambda a: (pool(a), a), lambda a, c: (scatter(a, c),))
+    largest = on_cpu(lambda a: reduce(jnp.maximum, views(a, window, -jnp.inf)), own)
+    pool = jax.custom_jvp(lambda a: largest(a))
+    pool.defjvp(lambda a, u: (pool(*a), gather(*a, *u)))
     return pool
 
 
@@ -88,6 +89,15 @@ def winners(x: Array, window: Window) -> Array:
         larger = view > best
         best, index = jnp.where(larger, view, best), jnp.where(larger, jnp.int8(i), index)
     return index
+
+
+@lru_cache(maxsize=1024)
+def picking(window: Window) -> Callable[[Array, Array], Array]:
+    """Return `gather_from` as a linear map of `x`, to differentiate any number of times."""
+    return linear(
+        lambda index, x: gather_from(index, x, window),
+        lambda index, c: scatter_to(index, c, window),
+    )
 
 
 def gather_from(index: Array, x: Array, window: Window) -> Array:

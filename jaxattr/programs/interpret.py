@@ -349,17 +349,6 @@ def _inner_primitives(eqn: JaxprEqn) -> set[str]:
     return {p for b in found for e in _opened(b)[0].eqns for p in _inner_primitives(e)}
 
 
-def is_platform_identity(equation: Equation) -> bool:
-    """Whether a call is the identity, written in another way on some platform.
-
-    An identity with a derivative of its own, such as one that turns the gradient round, is not.
-    """
-    if equation.row.call is not Call.DERIVATIVE or inner_primitives(equation):
-        return False
-    body, _ = _opened(_bodies(equation.eqn)[0])
-    return any(_default_branch(e) is not None for e in body.eqns)
-
-
 @functools.cache
 def _empty() -> Jaxpr:
     return jax.make_jaxpr(lambda: ())().jaxpr
@@ -384,7 +373,7 @@ def _opened(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:
 def _default_branch(eqn: JaxprEqn) -> int | None:
     """Return the number of the default of a `lax.platform_dependent`, or None.
 
-    The default is what it means; other branches say the same in another way, as our own do.
+    The default is what it means; other branches say the same in another way.
     """
     platforms = eqn.params.get("branches_platforms") or ()
     return platforms.index(None) if None in platforms else None

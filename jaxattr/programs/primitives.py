@@ -116,7 +116,7 @@ _GROUPS = {
         form=Form.CURVE
     ),
     # programs inside
-    "jit closed_call": Row(call=Call.INLINE),
+    "jit closed_call spelled": Row(call=Call.INLINE),
     "custom_jvp_call custom_vjp_call": Row(call=Call.DERIVATIVE),
     "remat2": Row(call=Call.REMAT),
     "scan while cond shard_map": Row(call=Call.LOOP),

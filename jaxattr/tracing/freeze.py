@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.lowering import is_laid_out, pools
-from jaxattr.lowering.transposes import linear
 from jaxattr.programs import interpret
 from jaxattr.programs.control_flow import written_out
 from jaxattr.programs.dataflow import flow
@@ -228,11 +227,7 @@ def selection(local: Local, *operands: Any) -> Callable[..., Array]:
         return lambda a: (flat(a) * winner).sum(-1)
     pooled = equation.primitive == "reduce_window_max" and not is_laid_out(a)
     if pooled and (window := pools.window_of(equation.params, a.shape)) is not None:
-        index = pools.winners(a, window)
-        pick = linear(
-            lambda index, a: pools.gather_from(index, a, window),
-            lambda index, c: pools.scatter_to(index, c, window),
-        )
+        index, pick = pools.winners(a, window), pools.picking(window)
         return lambda a: pick(index, a)
     if extremum(local.equations):
         first = a == local.value(*operands)

@@ -70,7 +70,7 @@ class Scope(NamedTuple):
 
     @property
     def lowered(self) -> bool:
-        """Whether it has operations that are lowered, for which forward mode is not defined."""
+        """Whether it has operations that are lowered."""
         return any(e.primitive in LOWERED for e in self.program.equations)
 
     @property
@@ -184,10 +184,8 @@ def should_inline(e: Equation) -> bool:
     """Whether to look inside a call that carries its own derivative.
 
     One elementwise function is kept whole, and so is what has neither layers nor activations in it,
-    with its derivative; an identity that only the CPU spells otherwise is not.
+    with its derivative.
     """
-    if interpret.is_platform_identity(e):
-        return True
     if e.row.call is Call.REMAT:
         return False
     names = interpret.inner_primitives(e)

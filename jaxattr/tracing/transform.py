@@ -108,7 +108,8 @@ def with_rules(
 
     Returns:
         A function to transform like any other: `jit`, `vmap`, `grad`, `vjp`, to any order. A rule
-        is a reverse rule: forward mode (`jax.jvp`, `jax.jacfwd`) is not defined.
+        is a reverse rule: forward mode (`jax.jvp`, `jax.jacfwd`) is defined of its gradient, and
+        of itself only where no rule stands.
 
     Raises:
         UnsupportedOperation: if there are rules, and `f` contains an operation of unknown kind
@@ -148,14 +149,13 @@ def lowered(f: Callable[..., Any]) -> Callable[..., Any]:
 
     Convolutions, pools and gates are spelled as XLA compiles them well, for the forward and the
     backward pass (`docs/speed.md`). Every method reads its classifier so; inside `jit`, what has no
-    faster spelling stays as it stands. Laws: values and gradients equal those of `f`.
+    faster spelling stays as it stands. Laws: values and derivatives equal those of `f`.
 
     Args:
         f: a function of one argument, any JAX callable.
 
     Returns:
-        A function to transform like any other; forward mode is not defined where something was
-        lowered.
+        A function to transform like any other, by reverse and forward mode, to any order.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -167,7 +167,7 @@ def lowered(f: Callable[..., Any]) -> Callable[..., Any]:
 
 def _should_inline_layers(e: Equation) -> bool:
     layers = interpret.inner_primitives(e) & LOWERED.keys()
-    return interpret.is_platform_identity(e) or (bool(layers) and should_inline(e))
+    return bool(layers) and should_inline(e)
 
 
 def run_scope(scope: Scope, rules: Mapping[str, Rule], *args: Any) -> list[Any]:

@@ -1,38 +1,12 @@
 """Arrays that differ from device to device, inside `jax.shard_map` or on an explicit mesh."""
 
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
-from jax import lax
-from jax.core import ShapedArray
 
 from jaxattr.lowering import is_laid_out
-
-T = TypeVar("T")
-
-
-def vary_like(tree: T, like: Any) -> T:
-    """Let arrays vary from device to device as another one does, inside `jax.shard_map`.
-
-    A parameter that starts with the same value on every device counts as one parameter of them all
-    there, and its derivative is summed over the devices: each image would be explained by the
-    others as well.
-
-    Args:
-        tree: arrays.
-        like: an array, or its shape and dtype, that varies as the batch does.
-    """
-    axes = _varying(like)
-
-    def vary(a: Any) -> Any:
-        missing = tuple(axes - _varying(a))
-        if not missing:
-            return a
-        if hasattr(lax, "pcast"):
-            return lax.pcast(a, missing, to="varying")
-        return lax.pvary(a, missing)  # pyright: ignore[reportAttributeAccessIssue]
-
-    return jax.tree.map(vary, tree)
+from jaxattr.lowering.varying import aval_of
+from jaxattr.lowering.varying import vary_like as vary_like
 
 
 def laid_out_like(a: jax.Array, like: Any) -> jax.Array:
@@ -46,14 +20,4 @@ def laid_out_like(a: jax.Array, like: Any) -> jax.Array:
     """
     a = vary_like(a, like)
     fits = is_laid_out(like) and a.shape == like.shape
-    return jax.sharding.reshard(a, _aval(like).sharding) if fits else a
-
-
-def _varying(a: Any) -> frozenset:
-    """Return the axes of a mesh along which an array varies, by both names that JAX has had."""
-    kind = getattr(_aval(a), "manual_axis_type", None)
-    return getattr(kind, "varying", None) or getattr(_aval(a), "vma", None) or frozenset()
-
-
-def _aval(a: Any) -> Any:
-    return a if isinstance(a, jax.ShapeDtypeStruct | ShapedArray) else jax.typeof(a)
+    return jax.sharding.reshard(a, aval_of(like).sharding) if fits else a

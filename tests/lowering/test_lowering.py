@@ -174,6 +174,19 @@ def test_second_derivatives_are_xlas(layer):
     agree(twice(g), twice(f))
 
 
+def test_forward_mode_is_xlas(layer):
+    """Alone, and over reverse mode, as Hessian-vector products are made."""
+    f, g, args = layer
+
+    @partial(jax.jit, static_argnums=0)
+    def run(f, args):
+        energy = lambda *args: (f(*args) ** 3).sum()
+        gradient = jax.grad(energy, range(len(args)))
+        return [jax.jvp(f, args, jax.tree.map(jnp.sin, args)) for f in (f, gradient)]
+
+    agree(run(g, args), run(f, args))
+
+
 def test_transformations_give_what_xlas_own_gives(layer):
     f, g, args = layer
     batch = jax.tree.map(lambda a: jnp.stack([a, a[::-1], 2 * a]), args)
@@ -212,7 +225,7 @@ def test_short_floats_keep_their_dtype_and_precision(name, dtype, tolerance):
 
 def test_a_kernel_that_is_not_differentiated_costs_nothing(layer):
     _, g, args = layer
-    choices = lambda f: str(jax.make_jaxpr(f)(*args)).count("branches_platforms")
+    choices = lambda f: str(jax.make_jaxpr(f)(*args)).count("spelled[")
     forward = choices(g)
     assert choices(jax.grad(lambda *a: g(*a).sum())) == 2 * forward
     assert choices(jax.grad(lambda *a: g(*a).sum(), range(len(args)))) == (len(args) + 1) * forward

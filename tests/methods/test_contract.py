@@ -16,6 +16,7 @@ from test_laws import METHODS
 
 import jaxattr
 from jaxattr.methods.conservation import conservation
+from jaxattr.rules import gates
 
 KEYS = jax.random.split(jax.random.key(0), 4)
 KERNEL = jax.random.normal(KEYS[0], (3, 3, 3, 8))
@@ -77,6 +78,22 @@ def test_pickled_and_copied():
     np.testing.assert_array_equal(maps[1:], maps[:1] * 2)
     with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
         pickle.dumps(jaxattr.saliency(lambda x: net(x)))
+
+
+def test_forward_mode():
+    """Maps have derivatives of both modes; a function under rules has reverse mode alone."""
+    f = lambda x: jax.nn.silu(net(x)) ** 2
+    own = lambda x: jax.grad(lambda x: f(x)[jnp.arange(2), TARGET].sum())(x)
+    maps = [
+        jax.jit(lambda x, explain=explain: jax.jvp(explain, (x,), (jnp.cos(x),))[1])(X)
+        for explain in (lambda x: jaxattr.saliency(f)(x, TARGET), own)
+    ]
+    assert np.abs(maps[1]).max() > 0
+    np.testing.assert_allclose(*maps, rtol=1e-4, atol=1e-5)
+    jax.eval_shape(lambda x: jax.jvp(lambda x: jaxattr.lrp(net)(x, TARGET), (x,), (x,)), X)
+    guided = jaxattr.with_rules(net, {"activation": gates.guided})
+    with pytest.raises(TypeError, match="forward-mode autodiff"):
+        jax.jvp(guided, (X,), (X,))
 
 
 HEADS = {
