@@ -49,7 +49,6 @@ class Fit(NamedTuple):
     losses: Array
 
 
-@portable
 def smoothed(sigma: float) -> Masks:
     """Make masks of a map's Gaussian mean, without a threshold (eq. 6).
 
@@ -75,6 +74,7 @@ def smoothed(sigma: float) -> Masks:
     return masks
 
 
+@portable
 def lpr_details(
     f: Fun,
     *,
