@@ -32,8 +32,47 @@ from tqdm import tqdm
 
 import jaxattr
 from jaxattr import models
-from jaxattr.models.published import find
 from weights_conversion import save
+
+
+NETWORKS = {
+    "mnist_cnn": models.mnist_cnn,
+    "cifar_cnn": models.cifar_cnn,
+    "cifar_vgg16": models.cifar_vgg16,
+    "cifar_vit": models.cifar_vit,
+}
+
+
+class Recipe(NamedTuple):
+    """How a network is trained where the command does not say otherwise.
+
+    Attributes:
+        descent: From a learning rate or its schedule to an optimizer.
+        smoothing: The share of each label that is spread over all classes.
+        shift: By how many pixels images are shifted at most, which are flipped too; none if None.
+    """
+
+    epochs: int
+    batch: int
+    rate: float
+    descent: Callable[[Any], optax.GradientTransformation]
+    smoothing: float = 0.0
+    shift: int | None = 4
+
+
+def _momentum(rate: Any) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.add_decayed_weights(5e-4), optax.sgd(rate, momentum=0.9, nesterov=True)
+    )
+
+
+PLAIN = Recipe(3, 64, 0.02, _momentum)
+RECIPES = {
+    "mnist_cnn": PLAIN._replace(shift=None),
+    "cifar_cnn": Recipe(8, 128, 0.1, _momentum, shift=2),
+    "cifar_vgg16": Recipe(8, 128, 0.1, _momentum, shift=2),
+    "cifar_vit": Recipe(20, 128, 1e-3, partial(optax.adamw, weight_decay=0.05), 0.1),
+}
 
 
 class Data(NamedTuple):
@@ -46,30 +85,33 @@ class Data(NamedTuple):
 
 
 def mnist(folder: Path) -> Data:
-    """Read MNIST, its gray in three channels."""
+    """Read MNIST, in [0, 1], its gray in three channels."""
     with np.load(folder / "mnist.npz") as file:
-        gray = {k: np.repeat(file[f"{k}_images"][..., None], 3, -1) for k in ("train", "test")}
-        return Data(gray["train"], file["train_labels"], gray["test"], file["test_labels"])
+        images = (file["train_images"], file["test_images"])
+        labels = (file["train_labels"], file["test_labels"])
+    x, x_test = (np.repeat(np.float32(a)[..., None], 3, -1) / 255 for a in images)
+    label, label_test = (np.int32(a) for a in labels)
+    return Data(x, label, x_test, label_test)
 
 
 def cifar10(folder: Path) -> Data:
-    """Read CIFAR-10."""
-    read = []
+    """Read CIFAR-10, in [0, 1]."""
+    found = []
     with zipfile.ZipFile(folder / "cifar10_webp.zip") as archive:
         for part, strips in (("train", 100), ("test", 20)):
-            files = [archive.read(f"{part}/{i:03}.webp") for i in range(strips)]
-            pixels = [np.asarray(Image.open(BytesIO(file)).convert("RGB")) for file in files]
-            read.append(np.concatenate(pixels).reshape(-1, 32, 32, 3))
-            read.append(np.load(BytesIO(archive.read(f"{part}_labels.npy"))))
-    return Data(*read)
+            read = [archive.read(f"{part}/{i:03}.webp") for i in range(strips)]
+            pixels = [np.asarray(Image.open(BytesIO(r)).convert("RGB")) for r in read]
+            images = np.concatenate(pixels).reshape(-1, 32, 32, 3).astype(np.float32) / 255
+            found += [images, np.load(BytesIO(archive.read(f"{part}_labels.npy"))).astype(np.int32)]
+    return Data(*found)
 
 
-def normalized(data: Data, name: str) -> Data:
-    """Prepare images as `jaxattr.models.load(name)` does."""
-    how = find(name).preprocess
-    prepare = lambda x: np.stack([how(Image.fromarray(image)) for image in x])
-    labels = data.label.astype(np.int32), data.label_test.astype(np.int32)
-    return Data(prepare(data.x), labels[0], prepare(data.x_test), labels[1])
+def scale(data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the deviation of what is learned from, channel by channel.
+
+    `jaxattr.models.load` has them with four digits.
+    """
+    return data.x.mean((0, 1, 2)), data.x.std((0, 1, 2))
 
 
 def shifted(x: np.ndarray, rng: np.random.Generator, *, by: int) -> np.ndarray:
@@ -91,59 +133,13 @@ class Epoch(NamedTuple):
     cpu_seconds: float
 
 
-def momentum(rate: Any) -> optax.GradientTransformation:
-    """Descend with Nesterov's momentum and a little weight decay."""
-    decay = optax.add_decayed_weights(5e-4)
-    return optax.chain(decay, optax.sgd(rate, momentum=0.9, nesterov=True))
-
-
-class Recipe(NamedTuple):
-    """How a network is trained where the command does not say otherwise.
-
-    Attributes:
-        build: The network.
-        read: What it learns from.
-        epochs: How often it sees each image, `batch` at a time.
-        batch: Images in a step.
-        rate: The highest learning rate.
-        varied: From images to those of an epoch.
-        descent: From a schedule of learning rates to an optimizer.
-        smoothing: The share of each label that is spread over all classes.
-    """
-
-    build: Callable[..., nnx.Module]
-    read: Callable[[Path], Data]
-    epochs: int
-    batch: int
-    rate: float
-    varied: Callable[[np.ndarray, np.random.Generator], np.ndarray] = partial(shifted, by=2)
-    descent: Callable[[Any], optax.GradientTransformation] = momentum
-    smoothing: float = 0.0
-
-
-RECIPES = {
-    "mnist_cnn": Recipe(models.mnist_cnn, mnist, 3, 64, 0.02, varied=lambda x, _: x),
-    "cifar_cnn": Recipe(models.cifar_cnn, cifar10, 8, 128, 0.1),
-    "cifar_vgg16": Recipe(models.cifar_vgg16, cifar10, 8, 128, 0.1),
-    "cifar_vit": Recipe(
-        models.cifar_vit,
-        cifar10,
-        20,
-        128,
-        1e-3,
-        varied=partial(shifted, by=4),
-        descent=partial(optax.adamw, weight_decay=0.05),
-        smoothing=0.1,
-    ),
-}
-
-
-def train(recipe: Recipe, data: Data, out: Path, *, seed: int) -> Iterator[Epoch]:
+def train(name: str, data: Data, out: Path, recipe: Recipe, *, seed: int) -> Iterator[Epoch]:
     """Train a network from its last checkpoint on, and yield what each epoch came to."""
-    model = recipe.build(rngs=nnx.Rngs(seed))
+    model = NETWORKS[name](rngs=nnx.Rngs(seed))
     model.train()
     graph, parameters, rest = nnx.split(model, nnx.Param, ...)
-    epochs, batch, turns = recipe.epochs, recipe.batch, len(data.x) // recipe.batch
+    epochs, batch = recipe.epochs, recipe.batch
+    turns = len(data.x) // batch
     steps = epochs * turns
     schedule = optax.warmup_cosine_decay_schedule(0, recipe.rate, steps // 10, steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1), recipe.descent(schedule))
@@ -174,7 +170,9 @@ def train(recipe: Recipe, data: Data, out: Path, *, seed: int) -> Iterator[Epoch
             rng, start = np.random.default_rng((seed, epoch)), _clocks()
             order = rng.permutation(len(data.x))[: turns * batch].reshape(turns, batch)
             for chosen in tqdm(order, desc=f"epoch {epoch + 1} of {epochs}", leave=False):
-                state, _ = step(state, recipe.varied(data.x[chosen], rng), data.label[chosen])
+                x = data.x[chosen]
+                x = x if recipe.shift is None else shifted(x, rng, by=recipe.shift)
+                state, _ = step(state, x, data.label[chosen])
             jax.block_until_ready(state)
             spent = _clocks() - start
             kept.save(epoch, args=ocp.args.StandardSave(state))
@@ -202,7 +200,7 @@ def accuracy(net: Any, x: np.ndarray, label: np.ndarray, size: int = 500) -> flo
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("network", choices=RECIPES)
+    parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     for name, kind in (("epochs", int), ("batch", int), ("rate", float)):
@@ -211,13 +209,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="learn from the first images only")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    data = (mnist if options.network == "mnist_cnn" else cifar10)(options.data)
+    mean, deviation = scale(data)
+    data = data._replace(x=(data.x - mean) / deviation, x_test=(data.x_test - mean) / deviation)
+    data = data._replace(x=data.x[: options.limit], label=data.label[: options.limit])
     given = {k: v for k in ("epochs", "batch", "rate") if (v := getattr(options, k)) is not None}
     recipe = RECIPES[options.network]._replace(**given)
-    data = normalized(recipe.read(options.data), options.network)
-    data = data._replace(x=data.x[: options.limit], label=data.label[: options.limit])
-    options.out.mkdir(parents=True, exist_ok=True)
     with (options.out / "results.csv").open("a", newline="") as file:
-        for found in train(recipe, data, options.out, seed=options.seed):
+        for found in train(options.network, data, options.out, recipe, seed=options.seed):
             number, share, seconds, of_cpu = found
             csv.writer(file).writerow((number, f"{share:.4f}", f"{seconds:.1f}", f"{of_cpu:.1f}"))
             file.flush()
