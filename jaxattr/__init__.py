@@ -20,10 +20,13 @@ from jaxattr.loops.batching import batched as batched
 from jaxattr.loops.progress import Progress as Progress
 from jaxattr.methods.ablation_cam import ablation_cam as ablation_cam
 from jaxattr.methods.attention_rollout import attention_rollout as attention_rollout
+from jaxattr.methods.augmented import augmented as augmented
+from jaxattr.methods.augmented import ensemble as ensemble
 from jaxattr.methods.blur_integrated_gradients import (
     blur_integrated_gradients as blur_integrated_gradients,
 )
 from jaxattr.methods.cameras import cameras as cameras
+from jaxattr.methods.concept_relevance import concept_relevance as concept_relevance
 from jaxattr.methods.conductance import conductance as conductance
 from jaxattr.methods.conductance import internal_influence as internal_influence
 from jaxattr.methods.conservation import conservation as conservation

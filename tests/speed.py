@@ -7,6 +7,7 @@ import pytest
 
 ALIKE = {
     "ablation_cam": "score_cam",
+    "augmented": "smoothgrad",
     "deep_shap": "deeplift",
     "eigen_cam": "grad_cam",
     "eigen_grad_cam": "grad_cam",

@@ -12,7 +12,7 @@ from jaxattr.portable import portable
 from jaxattr.rules import lrp
 from jaxattr.rules.composites import Composite
 from jaxattr.rules.contributions import LayerRule, positive
-from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
+from jaxattr.rules.propagation import Relevance, Start, propagate, propagate_layers
 from jaxattr.rules.relevance import proportional
 from jaxattr.structures.factors import HELD
 from jaxattr.tracing.taps import Split, split
@@ -137,16 +137,18 @@ def map_and_layers(f: Fun, composite: Composite, layer: str | None) -> Explanati
     return attribution(f, explain)
 
 
-def relevance_at(halves: Split, composite: Composite, x: Array, target: Array) -> Array:
-    """Return the relevance of a layer; what bypasses the layer takes its share."""
-    after = lambda both: halves.after(*both)
-    relevance, _ = propagate(after, composite, (halves.before(x), x), target, winner)
-    return relevance
-
-
 def winner(logits: Array, target: Array) -> Array:
     """Start with a probability of one at the target."""
     return one_hot(target, logits)
+
+
+def relevance_at(
+    halves: Split, composite: Composite, x: Array, target: Array, start: Start = winner
+) -> Array:
+    """Return the relevance of a layer; what bypasses the layer takes its share."""
+    after = lambda both: halves.after(*both)
+    relevance, _ = propagate(after, composite, (halves.before(x), x), target, start)
+    return relevance
 
 
 def _drawn(relevance: Array, halves: Split, x: Array) -> Array:

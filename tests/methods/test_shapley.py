@@ -102,7 +102,7 @@ def test_kernel_shap_of_all_coalitions_is_the_mean_over_all_orders():
         worth = jax.jit(jax.vmap(lambda m: f(jnp.where(m, x[1:], 0.2))[0, 2]))
         subsets = np.array([[i >> k & 1 for k in range(3)] for i in range(8)], bool)
         found = np.asarray(worth(subsets[:, LABELS[1]][:, None, ..., None]))
-        known = {tuple(np.flatnonzero(s)): v for s, v in zip(subsets, found, strict=True)}
+        known = {tuple(np.flatnonzero(s).tolist()): v for s, v in zip(subsets, found, strict=True)}
         added = np.zeros(3)
         for order in permutations(range(3)):
             for i, k in enumerate(order):
