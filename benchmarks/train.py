@@ -34,7 +34,6 @@ import jaxattr
 from jaxattr import models
 from weights_conversion import save
 
-
 NETWORKS = {
     "mnist_cnn": models.mnist_cnn,
     "cifar_cnn": models.cifar_cnn,
@@ -90,7 +89,7 @@ def mnist(folder: Path) -> Data:
         images = (file["train_images"], file["test_images"])
         labels = (file["train_labels"], file["test_labels"])
     x, x_test = (np.repeat(np.float32(a)[..., None], 3, -1) / 255 for a in images)
-    label, label_test = (np.int32(a) for a in labels)
+    label, label_test = (a.astype(np.int32) for a in labels)
     return Data(x, label, x_test, label_test)
 
 
