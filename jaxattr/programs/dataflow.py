@@ -6,6 +6,7 @@ group. In a chain such as `min(max(x, 0), 6)` the bounds are joined, and so are 
 `1 / (1 + exp(-x))`; a BatchNorm between two ReLUs keeps them apart.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -203,3 +204,13 @@ def _join(flow: Flow, a: Segment, b: Segment, *, adjacent: bool) -> bool:
 
 def _affine(flow: Flow, s: Segment) -> bool:
     return all(affine(flow, i) for i in s.members)
+
+
+def passed(flow: Flow) -> set[int]:
+    """Return the values that all paths from the inputs to the outputs pass."""
+    ends = [-1] * (len(flow.program.equations) + 1)  # the last use of what is made before
+    for v in flow.active:
+        after = flow.made.get(v, -1) + 1
+        ends[after] = max((ends[after], *flow.used.get(v, ())))
+    alive = list(itertools.accumulate(ends, max))
+    return {v for v in flow.active if v in flow.made and alive[flow.made[v]] <= flow.made[v]}

@@ -195,9 +195,11 @@ def _flatten(
                 e.row.call is not Call.INLINE and not inline(e)
             )
             if written is not None:
-                given = [v for v in eqn.invars if not isinstance(v, Literal)]
-                closed = jax.make_jaxpr(_of_variables(eqn, written))(*(v.aval for v in given))
-                known = with_constants(closed.jaxpr, closed.consts, (env[v] for v in given))
+                values = [getattr(v, "val", v.aval) for v in eqn.invars]
+                places = [i for i, a in enumerate(inputs) if not isinstance(a, Literal)]
+                given = [values[i] for i in places]
+                closed = jax.make_jaxpr(restrict(written, values, places))(*given)
+                known = with_constants(closed.jaxpr, closed.consts, (inputs[i] for i in places))
                 outputs = visit(closed.jaxpr, known, calls, inner, origin)
             elif default is None and kept:
                 outputs = tuple(map(number, eqn.outvars))
@@ -321,16 +323,6 @@ def named(equation: Equation, run: Callable[..., Any]) -> Callable[..., Any]:
             return run(*values)
 
     return inside
-
-
-def _of_variables(eqn: JaxprEqn, run: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function of an equation's inputs as one of those that are not written into it."""
-
-    def of_variables(*values: Any) -> Any:
-        given = iter(values)
-        return run(*(v.val if isinstance(v, Literal) else next(given) for v in eqn.invars))
-
-    return of_variables
 
 
 def inner_primitives(equation: Equation) -> set[str]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from jaxattr.programs.dataflow import Flow
+from jaxattr.programs.dataflow import Flow, passed
 from jaxattr.programs.primitives import Kind
 from jaxattr.structures.operations import Operation
 from jaxattr.structures.roles import Role, Roles
@@ -35,7 +35,8 @@ def last_tokens(flow: Flow, roles: Mapping[int, Roles], found: Sequence[Operatio
         kinds = (Kind.SUM, Kind.ACTIVATION)
         before = [o for o in before if o.kind in kinds or (o.kind is Kind.AFFINE and o.layered)]
         values = [o.outputs[0] for o in before if _are_tokens(roles, o.outputs[0])]
-        values = [v for v in values if _is_passed(flow, v)] or values
+        every_path = passed(flow)
+        values = [v for v in values if v in every_path] or values
     return values[-1] if values else None
 
 
@@ -54,14 +55,6 @@ def _mixes(o: Operation, roles: Mapping[int, Roles]) -> bool:
 
 def _are_tokens(roles: Mapping[int, Roles], v: int) -> bool:
     return set(roles.get(v, ())) >= set(TOKENS)
-
-
-def _is_passed(flow: Flow, v: int) -> bool:
-    """Whether all paths from the image to the output pass a value."""
-    i = flow.made[v]
-    return not any(
-        a != v and flow.made.get(a, -1) < i < max(flow.used.get(a, (-1,))) for a in flow.active
-    )
 
 
 def grid_of(flow: Flow, roles: Mapping[int, Roles], cut: int) -> tuple[int, int] | None:

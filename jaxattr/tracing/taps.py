@@ -1,7 +1,6 @@
 """Name a place in a function, read its value, and run what comes before or after it."""
 
 import difflib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,11 +12,9 @@ from jaxattr.programs import dataflow, interpret
 from jaxattr.programs.control_flow import has_bodies, written_out
 from jaxattr.programs.dataflow import Flow
 from jaxattr.programs.interpret import Equation, Program
-from jaxattr.programs.primitives import Call, Kind
-from jaxattr.structures.folding import fold
-from jaxattr.structures.operations import Operation, operations
+from jaxattr.structures.features import last_features
 from jaxattr.structures.roles import Role, Roles, axes, roles
-from jaxattr.structures.tokens import TOKENS, grid_of, last_tokens
+from jaxattr.structures.tokens import TOKENS, grid_of
 from jaxattr.tracing.local import Rule
 from jaxattr.tracing.sites import scope_ends_with, should_inline, should_inline_remat, survey
 from jaxattr.tracing.transform import Traced
@@ -104,9 +101,10 @@ def split(
         f: a function of one argument.
         x: that argument, or its shape.
         layer: a module path, `jax.named_scope` or `checkpoint_name`; the last value computed under
-            it is meant. By default the last layer with a spatial extent (`last_features`): of a VGG
-            the last convolution's ReLU, of a ResNet the last residual sum's; of a transformer the
-            tokens of the last block (`tokens.last_tokens`).
+            it is meant. By default the last layer with a spatial extent
+            (`structures.features.last_features`): of a VGG the last convolution's ReLU, of a ResNet
+            the last residual sum's; of a transformer the tokens of the last block
+            (`structures.tokens.last_tokens`).
         grid: rows and columns of the layer's tokens, where they cannot be told.
         rules: rules for the backward pass, as for `with_rules`.
 
@@ -253,56 +251,3 @@ def _unknown(flow: Flow, layer: str) -> str:
     near = difflib.get_close_matches(layer, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return f"layer {layer!r} is unknown; {hint}The known layers are {', '.join(known)}"
-
-
-def last_features(flow: Flow, roles: Mapping[int, Roles]) -> int:
-    """Return the last value with batch, rows, columns and channels before the pooling head.
-
-    It is the output of a convolution or dense layer, of an activation, a residual sum or a maxout,
-    one that all paths from the image to the output pass if there is such a value.
-    """
-    last_use = {v: max(uses) for v, uses in flow.used.items()}
-    order = {e.outputs[0]: i for i, e in enumerate(flow.program.equations)}
-    alive = sorted((flow.made.get(v, -1), last_use[v]) for v in flow.active if v in last_use)
-    every = fold(flow.program, operations(flow.program, flow.program.inputs))
-    found = [o.outputs[0] for o in every if _is_feature(flow, o, roles)]
-    last = max((order[v] for v in found), default=0)
-    for i, e in enumerate(flow.program.equations[last:], start=last):
-        closed = e.row.call is Call.LOOP and flow.entries(i)
-        if closed and "conv_general_dilated" in interpret.inner_primitives(e):
-            raise ValueError(
-                f"the last feature maps lie in the {e.primitive} at {e.source}, into which one "
-                "cannot look: name a layer before it with layer=..."
-            )
-    tokens = last_tokens(flow, roles, every)
-    if tokens is not None and all(flow.made[v] < flow.made[tokens] for v in found):
-        return tokens
-    if not found:
-        raise ValueError(
-            "the function has no layer of shape (batch, height, width, channels) with a spatial "
-            "extent that comes from a convolution: name one with layer=..."
-        )
-    passed = [v for v in found if not any(a < order[v] < b for a, b in alive)]
-    return (passed or found)[-1]
-
-
-def _is_feature(flow: Flow, o: Operation, roles: Mapping[int, Roles]) -> bool:
-    avals = flow.program.avals
-    found = [
-        (axes(roles.get(v, ())), avals[v].shape) for v in (*o.operands[: o.active], *o.outputs)
-    ]
-    known = [order and tuple(shape[i] for i in order) for order, shape in found]
-    if known[-1] is None or not flow.differentiable(o.outputs[0]):
-        return False
-    if max(known[-1][1:3]) == 1 or math.prod(known[-1]) < math.prod(found[-1][1]):
-        return False
-    match o.kind:
-        case Kind.AFFINE:
-            return o.layered
-        case Kind.ACTIVATION:  # powers and exponentials serve to pool
-            return not all(dataflow.forms(e) <= dataflow.POWERS for e in o.equations)
-        case Kind.SUM:
-            return None not in known
-        case Kind.MAX_POOL:  # the larger of two features, no pool
-            return len(set(known)) == 1
-    return False
