@@ -2,10 +2,10 @@
 
     python benchmarks/lpr_curves.py NETWORK DATA OUT [--weights PATH] [--images 1000]
 
-NETWORK is `mnist_cnn`, `cifar_cnn` or `cifar_vgg16`, of which PATH is the folder that `train.py`
-wrote, or a network of ImageNet or CIFAR-10 (`efficientnet_lite0`, `vgg16`, `cifar_resnet20`), of
-which PATH are the weights if no package has them. The class explained is the predicted one. Up to
-5 % of the pixels become zero in 20 steps, of signed maps with the channels summed; of saliency
+NETWORK is `mnist_cnn`, `cifar_cnn` or `cifar_vgg16`, of which PATH is the folder `weights` that
+`train.py` wrote, or a network of ImageNet or CIFAR-10 (`vgg16`, `cifar_resnet20`), of which PATH
+are the weights if no package has them. The class explained is the predicted one. Up to 5 % of the
+pixels become zero in 20 steps, of signed maps with the channels summed; of saliency
 their magnitudes (`readings.LPR`). Rows per image are written to OUT/NETWORK-METHOD.csv after every
 batch: a run that was stopped resumes there. OUT/NETWORK.md has the areas under the curves (MoRF:
 less is better; LeRF: more is), OUT/NETWORK.curves.png the curves.
@@ -19,18 +19,18 @@ from pathlib import Path
 import jax
 import numpy as np
 import tables
-import train
 from accuracy import sample
-from flax import nnx
 from matplotlib.figure import Figure
+from PIL import Image
 from readings import LPR, reading
 from scoreboard import Rows, Scores, measure, read
+from train import RECIPES
 
 import jaxattr
 from jaxattr import metrics
+from jaxattr.models import load
 from jaxattr.rules import lrp
 from jaxattr.rules.composites import uniform
-from weights_conversion import restore
 
 STEPS = 20
 SMOOTH = {"samples": 50, "chunk": 10}
@@ -61,16 +61,13 @@ def network(
     name: str, data: Path, weights: Path | None, images: int
 ) -> tuple[Callable, np.ndarray, np.ndarray]:
     """Return a network, and every k-th of the images that it is tested on, with their classes."""
-    if name not in train.NETWORKS:
+    if name not in RECIPES:
         pretrained, x, label = sample(data, name, images, weights)
         return pretrained.model, x, label
-    every = (train.mnist if name == "mnist_cnn" else train.cifar10)(data)
-    net = train.NETWORKS[name](rngs=nnx.Rngs(0))
-    if weights is not None:
-        nnx.update(net, restore(weights / "weights", net))
-    net.eval()
+    pretrained, every = load(name, path=weights), RECIPES[name].read(data)
     chosen = slice(0, len(every.x_test) // images * images, len(every.x_test) // images)
-    return net, every.x_test[chosen], every.label_test[chosen]
+    x = [pretrained.preprocess(Image.fromarray(image)) for image in every.x_test[chosen]]
+    return pretrained.model, np.stack(x), every.label_test[chosen]
 
 
 def curves(name: str, net: Callable, x: jax.Array) -> Scores:

@@ -19,20 +19,21 @@ methods and two seeds 110 of them; the paper's recipe and network are not known 
 
 import shutil
 from argparse import ArgumentParser
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import tables
-from flax import nnx
 from readings import LPR, reading
 from scoreboard import FEWER
 from tqdm import tqdm
-from train import PLAIN, Data, Recipe, accuracy, cifar10, train
+from train import RECIPES, Data, Recipe, accuracy, normalized, train
 
-from jaxattr import catalogue, metrics, models
-from weights_conversion import restore
+from jaxattr import catalogue, metrics
+from jaxattr.models import load
 
 FRACTIONS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 METHODS = ("random", "smoothgrad_squared", "lpr", "input_x_gradient", "guided_backprop")
@@ -50,14 +51,11 @@ PUBLISHED = {
 }
 
 
-def learned(data: Data, folder: Path, recipe: Recipe, seed: int) -> nnx.Module:
+def learned(data: Data, folder: Path, recipe: Recipe, seed: int) -> Callable:
     """Train the network, or go on with it, and return it."""
-    for _ in train("cifar_cnn", data, folder, recipe, seed=seed):
+    for _ in train(recipe, data, folder, seed=seed):
         pass
-    net = models.cifar_cnn()
-    nnx.update(net, restore(folder / "weights", net))
-    net.eval()
-    return net
+    return load("cifar_cnn", path=folder / "weights").model
 
 
 def explain(name: str, net: Any, x: np.ndarray, label: np.ndarray, seed: int) -> np.ndarray:
@@ -87,9 +85,11 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    data = cifar10(options.data)
+    recipe = RECIPES["cifar_cnn"]._replace(epochs=options.epochs)
+    data = recipe.read(options.data)
     data = Data(*(a[: options.train] for a in data[:2]), *(a[: options.test] for a in data[2:]))
-    recipe = PLAIN._replace(epochs=options.epochs)
+    data = normalized(data, "cifar_cnn")
+    mean = data.x.mean((0, 1, 2))
     nets: dict[int, Any] = {}
     found: dict[tuple[str, int], list[np.ndarray]] = {}
 
@@ -111,7 +111,7 @@ def main() -> None:
         if name == "original":
             return tables.Cell(100 * accuracy(original(seed), data.x_test, data.label_test))
         x, x_test = (
-            _without(x, a, int(fraction) / 100)
+            _without(x, a, int(fraction) / 100, mean)
             for x, a in zip((data.x, data.x_test), maps(name, seed), strict=True)
         )
         folder = options.out / f"{name}-{fraction}-{seed}"
@@ -127,10 +127,10 @@ def main() -> None:
     tables.report(path, tables.over_seeds(cells), PUBLISHED, digits=1)
 
 
-def _without(x: np.ndarray, a: np.ndarray, fraction: float) -> np.ndarray:
-    """Replace the highest pixels by the mean color, which is zero here."""
+def _without(x: np.ndarray, a: np.ndarray, fraction: float, mean: np.ndarray) -> np.ndarray:
+    """Replace the highest pixels by the mean color."""
     parts = range(0, len(x), 1000)
-    mask = jax.jit(metrics.roar)
+    mask = jax.jit(partial(metrics.roar, baseline=mean))
     return np.concatenate(
         [mask(x[i : i + 1000], a[i : i + 1000], fraction=fraction) for i in parts]
     )
