@@ -24,6 +24,11 @@ def fifth(logits, target):
     return metrics.logit(logits, target) / 512
 
 
+def positive(a):
+    """Make a discrete map: whether its sum is positive."""
+    return a.sum((1, 2)) > 0
+
+
 SCORE = {"score": metrics.logit}
 SIZES, SAMPLES = (4, 11), 5
 CELLS = np.arange(HEIGHT)[:, None] * 2 // HEIGHT * 2 + np.arange(WIDTH) * 2 // WIDTH
@@ -80,6 +85,26 @@ MEASURES = {
     "irof": lambda a, mask, x=X, t=TARGET: metrics.irof(f, regions=4, **SCORE)(
         x, t, a, SEGMENTS[: len(x)]
     ),
+    "sparseness": lambda a, mask, x=X, t=TARGET: metrics.sparseness(a),
+    "complexity": lambda a, mask, x=X, t=TARGET: metrics.complexity(a),
+    "effective_complexity": lambda a, mask, x=X, t=TARGET: metrics.effective_complexity(
+        a, tolerance=0.25
+    ),
+    "relevance_mass_accuracy": lambda a, mask, x=X, t=TARGET: metrics.relevance_mass_accuracy(
+        a, mask
+    ),
+    "relevance_rank_accuracy": lambda a, mask, x=X, t=TARGET: metrics.relevance_rank_accuracy(
+        a, mask
+    ),
+    "top_k_intersection": lambda a, mask, x=X, t=TARGET: metrics.top_k_intersection(a, mask, top=7),
+    "attribution_auc": lambda a, mask, x=X, t=TARGET: metrics.attribution_auc(a, mask),
+    "efficient_mprt": lambda a, mask, x=X, t=TARGET: metrics.efficient_mprt(a, x, bins=8),
+    "consistency": lambda a, mask, x=X, t=TARGET: metrics.consistency(
+        a, mask[:, 0, 0].astype(int), discretize=positive
+    ),
+    "sufficiency": lambda a, mask, x=X, t=TARGET: metrics.sufficiency(
+        a, mask[:, 0, 0].astype(int), threshold=1
+    ),
 }
 """Each metric of maps, as a function of a map and a mask, and perhaps images and classes."""
 
@@ -126,6 +151,15 @@ def expected(a, mask, x, t):
             "non_sensitivity": sum((unit[s].sum() <= 1e-5) != (part[s] > 4).all() for s in squares),
             "region_perturbation": (whole - removed[:5]).mean(),
             "selectivity": np.trapezoid(removed) / 9,
+            "sparseness": np.abs(size.ravel()[:, None] - size.ravel()).sum()
+            / (2 * PIXELS * size.sum()),
+            "complexity": scipy.stats.entropy(size.ravel() / size.sum()) if size.any() else np.nan,
+            "effective_complexity": (size > size.max() / 4).sum() if size.any() else np.nan,
+            "relevance_mass_accuracy": energy[mask].sum() / energy.sum() if mask.any() else np.nan,
+            "relevance_rank_accuracy": (ranks < mask.sum())[mask].sum() / mask.sum(),
+            "top_k_intersection": (ranks < 7)[mask].sum() / 7 if mask.any() else np.nan,
+            "attribution_auc": pairs(a.ravel(), mask.ravel()),
+            "efficient_mprt": histogram(x.sum(-1)) / histogram(a) - 1 if np.ptp(a) else np.nan,
             "irof": 1 - np.trapezoid(segments) / (len(segments) - 1),
         }
 
@@ -138,6 +172,29 @@ def order_of(a):
 def left(a, part, count):
     """Return the logit without the `count` most attributed pixels."""
     return part[order_of(a) >= count].sum()
+
+
+def together(a, mask):
+    """Return the scores of metrics that compare the two images of a batch with each other."""
+    if not np.isfinite(a).all():
+        return dict.fromkeys(("consistency", "sufficiency"), np.full(2, np.nan))
+    same = float(mask[0, 0, 0] == mask[1, 0, 0])
+    alike = positive(a)[0] == positive(a)[1]
+    return {
+        "consistency": np.full(2, same if alike else np.nan),
+        "sufficiency": np.full(2, same),
+    }
+
+
+def pairs(score, positive):
+    """Return the ROC AUC as it is defined, a pair after another."""
+    p, n = score[positive][:, None], score[~positive]
+    known = len(p) and len(n) and not np.isnan(score).any()
+    return ((p > n) + 0.5 * (p == n)).mean() if known else np.nan
+
+
+def histogram(a):
+    return scipy.stats.entropy(np.histogram(a, bins=8)[0])
 
 
 def sums(subsets, a, part):
@@ -160,14 +217,14 @@ def by_region(a, part, labels, mean):
     return part.sum() - gone
 
 
+AT = np.array(list(np.ndindex(HEIGHT, WIDTH)))
+APART = ((AT[:, None] - AT) ** 2).sum(-1)
+NEAR = np.where(APART == 1, 2.0, APART == 2) / 12
+NEAR /= NEAR.sum(1, keepdims=True)
+
+
 def imputed(part, gone):
     """Sum an image whose removed pixels solve the linear system of ROAD."""
-    at = list(np.ndindex(part.shape))
-    weight = lambda p, q: {1: 1 / 6, 2: 1 / 12}.get((p[0] - q[0]) ** 2 + (p[1] - q[1]) ** 2, 0)
-    matrix, right = np.eye(PIXELS), part.ravel().copy()
-    for i, p in enumerate(at):
-        if gone[p]:
-            row = np.array([weight(p, q) for q in at])
-            matrix[i] -= row / row.sum()
-            right[i] = 0
-    return np.linalg.solve(matrix, right).sum()
+    gone = gone.ravel()
+    matrix = np.eye(PIXELS) - np.where(gone[:, None], NEAR, 0)
+    return np.linalg.solve(matrix, np.where(gone, 0, part.ravel())).sum()

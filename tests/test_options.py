@@ -34,6 +34,10 @@ def on_maps(measure: Callable, **given: jax.Array) -> Callable:
     return lambda x, target, **key: measure(x, given.get("target", target), x, **key)
 
 
+def square(x: jax.Array, target: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    return x**2
+
+
 def segmented(measure: Callable) -> Callable:
     return lambda x, target: measure(x, target, x, jnp.arange(2 * 64).reshape(2, 8, 8) % 3)
 
@@ -115,12 +119,37 @@ LOOPS: dict[str, tuple[int, Callable]] = {
         7,
         lambda **o: metrics.max_sensitivity(jaxattr.input_x_gradient(tiny), samples=7, **o),
     ),
+    "average_sensitivity": (7, lambda **o: metrics.average_sensitivity(square, samples=7, **o)),
+    "local_lipschitz_estimate": (
+        7,
+        lambda **o: metrics.local_lipschitz_estimate(square, samples=7, **o),
+    ),
+    "continuity": (8, lambda **o: metrics.continuity(square, steps=8, **o)),
+    "relative_input_stability": (
+        7,
+        lambda **o: metrics.relative_input_stability(square, tiny, samples=7, **o),
+    ),
+    "relative_representation_stability": (
+        7,
+        lambda **o: metrics.relative_representation_stability(
+            square, tiny, layer="features", samples=7, **o
+        ),
+    ),
+    "relative_output_stability": (
+        7,
+        lambda **o: metrics.relative_output_stability(square, tiny, samples=7, **o),
+    ),
 }
 """Loops over samples: how many there are, and what has the loop."""
 
 RANDOM = {
     "infidelity",
     "max_sensitivity",
+    "average_sensitivity",
+    "local_lipschitz_estimate",
+    "relative_input_stability",
+    "relative_representation_stability",
+    "relative_output_stability",
     "road",
     "faithfulness_correlation",
     "sensitivity_n",

@@ -10,7 +10,7 @@ from jaxattr.metrics.arguments import batch_of
 from jaxattr.metrics.correlation import pearson, spearman
 from jaxattr.metrics.grid_pointing import cell_numbers
 from jaxattr.metrics.imputation import RandomCurve
-from jaxattr.metrics.infidelity_and_sensitivity import RandomMetric
+from jaxattr.metrics.infidelities import RandomMetric
 from jaxattr.metrics.reductions import Reduction
 from jaxattr.metrics.results import Curve, Score, scored
 from jaxattr.metrics.subset_effects import SubsetMetric, draws, groups, parts, subset_effects

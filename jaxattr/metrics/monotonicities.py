@@ -7,7 +7,7 @@ from jaxattr.contract import check_not_negative, check_positive, need_key
 from jaxattr.loops.progress import Progress
 from jaxattr.metrics.arguments import batch_of
 from jaxattr.metrics.correlation import spearman
-from jaxattr.metrics.infidelity_and_sensitivity import RandomMetric
+from jaxattr.metrics.infidelities import RandomMetric
 from jaxattr.metrics.perturbation_curve import by_pixels, perturbation_curve, unchanged
 from jaxattr.metrics.reductions import Reduction, magnitude_sum
 from jaxattr.metrics.regions import squares

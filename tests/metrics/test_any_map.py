@@ -12,7 +12,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from plain_metrics import BATCH, HEIGHT, KEY, PIXELS, SHAPE, TARGET, WIDTH, X, f
+from plain_metrics import BATCH, HEIGHT, KEY, PIXELS, SHAPE, TARGET, WIDTH, X, f, pairs, together
 
 from jaxattr import metrics
 from jaxattr.types import Fun
@@ -75,9 +75,8 @@ def test_every_metric_of_a_map_is_here():
     takes = {"f", "attribution", "b", "score"}
     seen = {n: inspect.signature(v) for n, v in public.items()}
     found = {n for n, s in seen.items() if takes & s.parameters.keys()}
-    found -= {
-        n for n, s in seen.items() if s.return_annotation is Fun or "attribute" in s.parameters
-    }
+    of_methods = {n for n, s in seen.items() if {"attribute", "method"} & s.parameters.keys()}
+    found -= of_methods | {n for n, s in seen.items() if s.return_annotation is Fun}
     assert found == set(MEASURES)
 
 
@@ -179,16 +178,11 @@ def expected(a, mask, x, t):
         }
 
 
-def pairs(score, positive):
-    """ROC AUC as it is defined, a pair after another."""
-    p, n = score[positive][:, None], score[~positive]
-    known = len(p) and len(n) and not np.isnan(score).any()
-    return ((p > n) + 0.5 * (p == n)).mean() if known else np.nan
-
-
 def test_a_name_for_each_reference():
     a = np.ones(SHAPE[1:])
-    assert {*expected(a, a > 0, X[0], 0), *LISTS} == set(MEASURES)
+    whole = np.ones(SHAPE), np.ones(SHAPE, bool)
+    named = {*expected(a, a > 0, X[0], 0), *together(*whole), *LISTS}
+    assert named == set(MEASURES)
 
 
 EIGHTHS = st.integers(-512, 512).map(lambda n: n / 8)  # sums of them have no rounding
@@ -224,6 +218,8 @@ def test_every_metric_is_numpys(dtype):
             for name in () if finite else expected(np.ones(SHAPE[1:]), mask[i], X[i], 0):
                 result = found[name]
                 assert np.isnan(result[i] if name == "roar" else result.score[i]).all(), name
+        for name, scores in together(wide, mask).items():
+            np.testing.assert_allclose(found[name].score, scores, err_msg=name)
         row, kept = wide[0, 0], mask[0, 0]
         with np.errstate(invalid="ignore"):
             np.testing.assert_allclose(

@@ -1,26 +1,23 @@
-"""Infidelity and max-sensitivity: how well a map predicts perturbations, and how stable it is."""
+"""Infidelity: how well a map predicts what perturbations of the image do."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxattr import scores
 from jaxattr.contract import (
     check_batch,
-    check_images,
     check_positive,
     need_key,
 )
-from jaxattr.loops.chunks import chunks
-from jaxattr.loops.progress import Progress, report
+from jaxattr.loops.progress import Progress
 from jaxattr.loops.variants import evaluate_variants
-from jaxattr.metrics.arguments import check_range, real
+from jaxattr.metrics.arguments import real
 from jaxattr.metrics.results import Score, scored
 from jaxattr.tracing.transform import lowered
-from jaxattr.types import Array, Attribution, Fun, Key
+from jaxattr.types import Array, Fun, Key
 
 Perturb: TypeAlias = Callable[[Key, Array], Array]
 """From a key and one image `(H, W, C)` to what is subtracted from it, of the same shape."""
@@ -30,14 +27,6 @@ class RandomMetric(Protocol):
     """A metric of a model that draws random numbers."""
 
     def __call__(self, x: Array, target: Array, attribution: Array, *, key: Key) -> Score:
-        """Return the score of every image."""
-        ...
-
-
-class Sensitivity(Protocol):
-    """A metric of an attribution method."""
-
-    def __call__(self, x: Array, target: Array, *, key: Key) -> Score:
         """Return the score of every image."""
         ...
 
@@ -166,79 +155,3 @@ def infidelity(
         return scored(((beta[:, None] * told - seen) ** 2).mean(1))
 
     return measure
-
-
-def max_sensitivity(
-    attribute: Attribution,
-    *,
-    radius: float = 0.02,
-    samples: int = 10,
-    chunk: int = 1,
-    progress: Progress | None = None,
-) -> Sensitivity:
-    """Measure how much a map changes when its image changes a little.
-
-        score = max over x' of |A(x') - A(x)| / |A(x)|,    |x' - x|_inf <= radius
-
-    with Euclidean norms over each map, `x'` drawn uniformly. Lower is better.
-
-    Args:
-        attribute: any attribution. If it draws random numbers, it draws the same for every image.
-        radius: in units of the model's input.
-        samples: how many `x'` are drawn.
-        chunk: how many `x'` are explained at once, at most; memory grows with it, not with
-            `samples`.
-        progress: called with the number of `x'` done, up to a hundred times.
-
-    Returns:
-        A function of `x`, `target` and `key` to a score; none where the map is zero or not
-        finite. Cost: samples + 1 attributions.
-
-    Raises:
-        ValueError: if shapes do not fit, or `x` or `target` holds a wrong value.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, jaxattr
-        >>> f = lambda x: x.sum((1, 2))  # its gradient is the same for every image
-        >>> measure = max_sensitivity(jaxattr.saliency(f))
-        >>> measure(jnp.ones((1, 2, 2, 1)), jnp.array([0]), key=jax.random.key(0)).score.item()
-        0.0
-
-    Reference:
-        Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (in)fidelity and sensitivity of
-        explanations, NeurIPS 2019, definition 3.1; the ratio and the defaults are Captum's.
-    """
-    check_positive("samples", samples)
-    check_positive("chunk", chunk)
-    check_range("radius", radius, 0)
-
-    def measure(x: Array, target: Array, *, key: Key) -> Score:
-        x, target = jnp.asarray(x), jnp.asarray(target)
-        check_images(x)
-        ours, theirs = jax.random.split(need_key(key, "max_sensitivity"))
-
-        def explain(x: Array) -> Array:
-            return real("the attribution", attribute(x, target, key=theirs))
-
-        still = explain(x)
-        size = _norm(still)
-
-        def change(key: Key) -> Array:
-            noise = jax.random.uniform(key, x.shape[1:], x.dtype, -radius, radius)
-            return _norm(explain(x + noise) - still)
-
-        def step(largest: Array, chunk_: tuple[Array, Key]) -> tuple[Array, None]:
-            i, keys = chunk_
-            largest = jnp.maximum(largest, jax.vmap(change)(keys).max(0))
-            report(progress, i, samples, each=len(keys))
-            return largest, None
-
-        keys = jax.random.split(ours, samples)[chunks(samples, chunk).numbers]
-        largest, _ = lax.scan(step, jnp.zeros_like(size), (jnp.arange(len(keys)), keys))
-        return scored(jnp.where(size > 0, largest / jnp.where(size > 0, size, 1), jnp.nan))
-
-    return measure
-
-
-def _norm(a: Array) -> Array:
-    return jnp.sqrt((a**2).sum(tuple(range(1, a.ndim))))
