@@ -133,6 +133,9 @@ from jaxattr.types import Init as Init
 
 __version__: str
 
+_LAZY = ("data", "models", "runner", "viz")
+"""Rooms that `import jaxattr` does not load: they bring Flax, Pillow or matplotlib."""
+
 if not TYPE_CHECKING:  # a type checker is to see the names above and no others
 
     def __getattr__(name: str) -> Any:
@@ -140,6 +143,10 @@ if not TYPE_CHECKING:  # a type checker is to see the names above and no others
             from importlib.metadata import version
 
             return version("jaxattr")
+        if name in _LAZY:
+            from importlib import import_module
+
+            return import_module(f"jaxattr.{name}")
         from jaxattr.deprecated import renamed
 
         return renamed("jaxattr", name)

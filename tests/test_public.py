@@ -56,6 +56,11 @@ def sections(f: Callable) -> dict[str, str]:
     return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
 
 
+@pytest.mark.parametrize("room", ["data", "models", "runner", "viz"])
+def test_rooms_are_there_without_an_import_of_their_own(room: str):
+    assert getattr(jaxattr, room).__name__ == f"jaxattr.{room}"
+
+
 def test_there_are_functions_of_every_kind():
     assert len(METHODS) == len(catalogue.METHODS | catalogue.ATTENDING) > 30
     assert len(DETAILS) > 12
