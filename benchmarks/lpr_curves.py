@@ -19,12 +19,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import tables
+import train
 from accuracy import sample
 from matplotlib.figure import Figure
-from PIL import Image
 from readings import LPR, reading
 from scoreboard import Rows, Scores, measure, read
-from train import RECIPES
 
 import jaxattr
 from jaxattr import metrics
@@ -61,13 +60,14 @@ def network(
     name: str, data: Path, weights: Path | None, images: int
 ) -> tuple[Callable, np.ndarray, np.ndarray]:
     """Return a network, and every k-th of the images that it is tested on, with their classes."""
-    if name not in RECIPES:
+    if name not in train.RECIPES:
         pretrained, x, label = sample(data, name, images, weights)
         return pretrained.model, x, label
-    pretrained, every = load(name, path=weights), RECIPES[name].read(data)
+    every = (train.mnist if name == "mnist_cnn" else train.cifar10)(data)
+    mean, deviation = train.scale(every)
     chosen = slice(0, len(every.x_test) // images * images, len(every.x_test) // images)
-    x = [pretrained.preprocess(Image.fromarray(image)) for image in every.x_test[chosen]]
-    return pretrained.model, np.stack(x), every.label_test[chosen]
+    x = (every.x_test[chosen] - mean) / deviation
+    return load(name, path=weights).model, x, every.label_test[chosen]
 
 
 def curves(name: str, net: Callable, x: jax.Array) -> Scores:

@@ -20,7 +20,6 @@ methods and two seeds 110 of them; the paper's recipe and network are not known 
 import shutil
 from argparse import ArgumentParser
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ import tables
 from readings import LPR, reading
 from scoreboard import FEWER
 from tqdm import tqdm
-from train import RECIPES, Data, Recipe, accuracy, normalized, train
+from train import RECIPES, Data, Recipe, accuracy, cifar10, scale, train
 
 from jaxattr import catalogue, metrics
 from jaxattr.models import load
@@ -53,7 +52,7 @@ PUBLISHED = {
 
 def learned(data: Data, folder: Path, recipe: Recipe, seed: int) -> Callable:
     """Train the network, or go on with it, and return it."""
-    for _ in train(recipe, data, folder, seed=seed):
+    for _ in train("cifar_cnn", data, folder, recipe, seed=seed):
         pass
     return load("cifar_cnn", path=folder / "weights").model
 
@@ -86,10 +85,10 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     recipe = RECIPES["cifar_cnn"]._replace(epochs=options.epochs)
-    data = recipe.read(options.data)
+    data = cifar10(options.data)
+    mean, deviation = scale(data)
+    data = data._replace(x=(data.x - mean) / deviation, x_test=(data.x_test - mean) / deviation)
     data = Data(*(a[: options.train] for a in data[:2]), *(a[: options.test] for a in data[2:]))
-    data = normalized(data, "cifar_cnn")
-    mean = data.x.mean((0, 1, 2))
     nets: dict[int, Any] = {}
     found: dict[tuple[str, int], list[np.ndarray]] = {}
 
@@ -111,7 +110,7 @@ def main() -> None:
         if name == "original":
             return tables.Cell(100 * accuracy(original(seed), data.x_test, data.label_test))
         x, x_test = (
-            _without(x, a, int(fraction) / 100, mean)
+            _without(x, a, int(fraction) / 100)
             for x, a in zip((data.x, data.x_test), maps(name, seed), strict=True)
         )
         folder = options.out / f"{name}-{fraction}-{seed}"
@@ -127,10 +126,10 @@ def main() -> None:
     tables.report(path, tables.over_seeds(cells), PUBLISHED, digits=1)
 
 
-def _without(x: np.ndarray, a: np.ndarray, fraction: float, mean: np.ndarray) -> np.ndarray:
-    """Replace the highest pixels by the mean color."""
+def _without(x: np.ndarray, a: np.ndarray, fraction: float) -> np.ndarray:
+    """Replace the highest pixels by the mean color, which is zero here."""
     parts = range(0, len(x), 1000)
-    mask = jax.jit(partial(metrics.roar, baseline=mean))
+    mask = jax.jit(metrics.roar)
     return np.concatenate(
         [mask(x[i : i + 1000], a[i : i + 1000], fraction=fraction) for i in parts]
     )
