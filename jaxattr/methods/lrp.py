@@ -6,7 +6,7 @@ from jaxattr.contract import attribution, same_options
 from jaxattr.facts import method
 from jaxattr.portable import portable
 from jaxattr.rules import lrp as layer_rules
-from jaxattr.rules.composites import Composite, attn_lrp_vit, changed, epsilon_plus
+from jaxattr.rules.composites import Composite, attn_lrp_vit, bounded, changed, epsilon_plus
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.types import Attribution, Explanation, Fun
 
@@ -67,10 +67,14 @@ def lrp(f: Fun, **options: Any) -> Attribution:
 
     A function with attention is explained by AttnLRP instead, with gamma 0.05 in its layers and
     0.25 in the patches (`jaxattr.rules.composites.attn_lrp_vit`): attention weights get relevance
-    too, half of each matrix product's, and the softmax passes it by its Taylor expansion.
+    too, half of each matrix product's, and the softmax passes it by its Taylor expansion. Without
+    shares of biases (`bias=False`, `conserve=True`) residual sums split by magnitude there, and
+    normalizations pass relevance on: in proportion, shares would be unbounded
+    (`docs/relevance.md`).
 
-    Laws: with `conserve`, relevance sums to the logit at every layer, but for what the softmax of
-    AttnLRP and a class token keep; the same map for every spelling of a network; with epsilon 0
+    Laws: with `conserve`, relevance sums to the logit at every layer, but for what a class token
+    and the softmax of AttnLRP keep (`jaxattr.rules.relevance.taylor` says how much; the composite
+    `cp_lrp_vit` has none); the same map for every spelling of a network; with epsilon 0
     everywhere, in a network of ReLUs, gradient times input.
 
     Args:
@@ -122,7 +126,7 @@ def composite_of(
             "jaxattr.rules.composites.epsilon_plus() returns"
         )
     if not bias:
-        composite = changed(composite, layer_rules.without_bias)
+        composite = bounded(changed(composite, layer_rules.without_bias))
     if conserve:
-        composite = changed(composite, layer_rules.conserving)
+        composite = bounded(changed(composite, layer_rules.conserving))
     return composite

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxattr.rules import lrp
@@ -138,7 +139,7 @@ def attn_lrp(
     """
     layer = lrp.epsilon(epsilon) if gamma is None else lrp.gamma(gamma, stabilizer=epsilon)
     first = None if patch_gamma is None else lrp.gamma(patch_gamma, stabilizer=epsilon)
-    share = proportional(stabilizer=epsilon, conserve=False)
+    share = proportional(stabilizer=epsilon)
     return Composite(
         *(layer, layer, first),
         scale=lrp.epsilon(epsilon),
@@ -192,3 +193,18 @@ def changed(composite: Composite, change: Callable[[LayerRule], LayerRule]) -> C
     changes = {name: change(rule) for name, rule in found.items() if rule is not None}
     attending = composite.attending and changed(composite.attending, change)
     return composite._replace(layers=named, attending=attending, **changes)
+
+
+def bounded(composite: Composite) -> Composite:
+    """Bound the shares of rules for attention where biases have none.
+
+    An entry `y = (x - m) / s + b` of a normalization has relevance in proportion to `y`. If `b`
+    takes none of it, what arrives at `x - m` does not vanish with it, and its share `x / (x - m)`
+    is unbounded; so are those of residual sums. So the mean is held, the identity rule of AttnLRP,
+    and sums split by magnitude. Composites without a rule for a softmax stay as they are.
+    """
+    attending = composite.attending and bounded(composite.attending)
+    if composite.softmax is normalization:
+        return composite._replace(attending=attending)
+    hold = tuple(dict.fromkeys((*composite.hold, "mean")))
+    return composite._replace(sum=proportional(jnp.abs), hold=hold, attending=attending)

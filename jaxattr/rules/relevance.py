@@ -175,7 +175,11 @@ def _taylor(r: Array, local: Local, operands: Sequence[Any]) -> Sequence[Array]:
 
 
 taylor: Rule = relevance(_taylor)
-"""The rule of a softmax, `R_i(z) = z_i (R_i - s_i sum_j R_j)` (Achtibat et al., 2024, eq. 11)."""
+"""The rule of a softmax, `R_i(z) = z_i (R_i - s_i sum_j R_j)` (Achtibat et al., 2024, eq. 11).
+
+Law: it hands on `sum_i R_i (z_i - m)`, `m = sum_j s_j z_j`, and keeps the rest: what raises logits
+above their mean counts for it, and where all are equal nothing is handed on.
+"""
 
 
 def normalization(local: Local) -> Callable[..., Array]:

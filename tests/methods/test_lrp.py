@@ -21,6 +21,7 @@ from jaxattr.rules.composites import (
     attn_lrp,
     attn_lrp_vit,
     cp_lrp,
+    cp_lrp_vit,
     epsilon_alpha2_beta1,
     epsilon_gamma_box,
     epsilon_plus_flat,
@@ -355,6 +356,31 @@ def test_relevance_through_attention_adds_up():
     np.testing.assert_allclose(both, ours, rtol=1e-9)
     assert len(halves) == 4
     assert np.all(kept)  # the projections have biases
+
+
+@pytest.mark.parametrize("blocks", [1, pytest.param(12, marks=pytest.mark.slow)])
+def test_relevance_through_held_attention_is_conserved_and_bounded(blocks):
+    """With `conserve` all of it; magnitudes are of the order of the logit, without biases too."""
+    with enable_x64(True):
+        x, target, f = images(), jnp.array([1, 3]), vit(blocks=blocks, token=False)
+        logits = np.abs(f(x)[np.arange(2), target])
+        given = {"composite": cp_lrp_vit(), "conserve": True}
+        whole, bare = jax.jit(
+            lambda x: (jaxattr.lrp(f, **given)(x, target), jaxattr.lrp(f, bias=False)(x, target))
+        )(x)
+        np.testing.assert_allclose(whole.sum((1, 2, 3)), f(x)[np.arange(2), target], rtol=1e-9)
+        for a in (whole, bare):
+            assert (np.abs(a).sum((1, 2, 3)) < 10 * logits).all()
+
+
+def test_a_softmax_hands_on_what_is_above_the_mean():
+    with enable_x64(True):
+        z = jax.random.normal(jax.random.key(0), (2, 1, 4, 1), "float64")
+        f = lambda x: jax.nn.softmax(x.reshape(2, 4))
+        a = jax.jit(jaxattr.lrp(f, composite=attn_lrp()))(z, jnp.array([1, 3]))
+        s, z = f(z), z.reshape(2, 4)
+        above = z[np.arange(2), [1, 3]] - (s * z).sum(1)
+        np.testing.assert_allclose(a.sum((1, 2, 3)), s[np.arange(2), [1, 3]] * above, rtol=1e-12)
 
 
 def test_relevance_through_a_transformer_costs_less_than_three_gradients():
