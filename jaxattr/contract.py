@@ -15,9 +15,9 @@ from jax.typing import ArrayLike
 from jaxattr.frameworks.advice import advice
 from jaxattr.frameworks.entering import EVALUATION
 from jaxattr.independence import Findings, examine
+from jaxattr.lowering.varying import laid_out_like
+from jaxattr.lowering.varying import vary_like as vary_like
 from jaxattr.scores import chosen
-from jaxattr.tracing.varying import laid_out_like
-from jaxattr.tracing.varying import vary_like as vary_like
 from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun, Key
 
 P = ParamSpec("P")

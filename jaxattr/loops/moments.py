@@ -10,7 +10,7 @@ from jax import lax
 from jaxattr.loops.chunks import chunks
 from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress, report
-from jaxattr.tracing.varying import laid_out_like
+from jaxattr.lowering.varying import laid_out_like
 from jaxattr.types import Array
 
 

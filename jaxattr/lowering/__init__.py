@@ -15,11 +15,11 @@ import jax.numpy as jnp
 
 from jaxattr.lowering.convolutions import by_taps as by_taps
 from jaxattr.lowering.convolutions import convolution
-from jaxattr.lowering.memory import is_laid_out
 from jaxattr.lowering.memory import materialize as materialize
 from jaxattr.lowering.memory import pack_gate as pack_gate
 from jaxattr.lowering.memory import with_packed_gates as with_packed_gates
 from jaxattr.lowering.pools import max_pool, sum_pool
+from jaxattr.lowering.varying import is_laid_out
 from jaxattr.types import Array
 
 LOWERED = {

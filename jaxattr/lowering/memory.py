@@ -7,24 +7,14 @@ one.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import ShapedArray
-from jax.sharding import AxisType
 
 from jaxattr.lowering.transposes import linear, on_cpu
+from jaxattr.lowering.varying import is_laid_out
 from jaxattr.types import Array
-
-
-def is_laid_out(a: Any) -> bool:
-    """Whether an array, or its aval, has axes that are spread over an explicit mesh by its type."""
-    aval = a if isinstance(a, jax.ShapeDtypeStruct | ShapedArray) else jax.typeof(a)
-    mesh = getattr(aval.sharding, "mesh", None)
-    explicit = mesh is not None and AxisType.Explicit in mesh.axis_types
-    return explicit and any(part is not None for part in aval.sharding.spec)
 
 
 def materialize(a: Array) -> Array:

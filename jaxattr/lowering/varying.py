@@ -1,10 +1,11 @@
-"""Arrays that differ from device to device, inside `jax.shard_map`."""
+"""Arrays that differ from device to device, inside `jax.shard_map` or on an explicit mesh."""
 
 from typing import Any, TypeVar
 
 import jax
 from jax import lax
 from jax.core import ShapedArray
+from jax.sharding import AxisType
 
 T = TypeVar("T")
 
@@ -33,12 +34,33 @@ def vary_like(tree: T, like: Any) -> T:
     return jax.tree.map(vary, tree)
 
 
+def is_laid_out(a: Any) -> bool:
+    """Whether an array, or its aval, has axes that are spread over an explicit mesh by its type."""
+    aval = _aval(a)
+    mesh = getattr(aval.sharding, "mesh", None)
+    explicit = mesh is not None and AxisType.Explicit in mesh.axis_types
+    return explicit and any(part is not None for part in aval.sharding.spec)
+
+
+def laid_out_like(a: jax.Array, like: Any) -> jax.Array:
+    """Lay an array out over an explicit mesh as another one of its shape is, inside `jit` too.
+
+    There the layout is part of a type, and has to fit where arrays are carried or given back.
+
+    Args:
+        a: an array.
+        like: an array, or its shape and dtype.
+    """
+    a = vary_like(a, like)
+    fits = is_laid_out(like) and a.shape == like.shape
+    return jax.sharding.reshard(a, _aval(like).sharding) if fits else a
+
+
 def _varying(a: Any) -> frozenset:
     """Return the axes of a mesh along which an array varies, by both names that JAX has had."""
-    kind = getattr(aval_of(a), "manual_axis_type", None)
-    return getattr(kind, "varying", None) or getattr(aval_of(a), "vma", None) or frozenset()
+    kind = getattr(_aval(a), "manual_axis_type", None)
+    return getattr(kind, "varying", None) or getattr(_aval(a), "vma", None) or frozenset()
 
 
-def aval_of(a: Any) -> Any:
-    """Return the type of an array, or of what stands for one."""
+def _aval(a: Any) -> Any:
     return a if isinstance(a, jax.ShapeDtypeStruct | ShapedArray) else jax.typeof(a)

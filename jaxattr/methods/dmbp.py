@@ -109,7 +109,7 @@ def dmbp_details(
     init: Init = 0.0,
     per_channel: bool = False,
     hold: Hold = HELD,
-    spacing: float | None = None,
+    knot_spacing: float | None = None,
     optimizer: optax.GradientTransformation | None = None,
     progress: Progress | None = None,
 ) -> Explanation[Decomposition]:
@@ -122,7 +122,7 @@ def dmbp_details(
         optimizer = rmsprop(learning_rate)
 
     def explain(x: Array, target: Array, key: object) -> Decomposition:
-        frozen = freeze(f, x, hold=hold, spacing=spacing)
+        frozen = freeze(f, x, hold=hold, knot_spacing=knot_spacing)
 
         def scores(x: Array, masks: tuple[Array, ...] | None, *, bias: bool) -> Array:
             logits = frozen.logits(x, masks, bias=bias)
@@ -193,9 +193,9 @@ def dmbp(f: Fun, **options: Any) -> Attribution:
             module: the better start on one network, the worse on another (`docs/learned.md`).
         per_channel: one mask entry per channel instead of one per element.
         hold: which factors are held at `x`, as for `jaxattr.freeze`.
-        spacing: of the knots between which smooth activations are taken as straight, as the paper's
-            conclusion proposes for sigmoid and tanh. By default they are taken by their tangents,
-            which need no grid and leave the logit what it is.
+        knot_spacing: of the knots between which smooth activations are taken as straight, as the
+            paper's conclusion proposes for sigmoid and tanh. By default they are taken by their
+            tangents, which need no grid and leave the logit what it is.
         optimizer: any optax optimizer, in place of RMSProp (decay 0.99, eps 1e-8).
         progress: called with the number of steps done, up to a hundred times.
 

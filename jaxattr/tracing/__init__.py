@@ -5,5 +5,4 @@
 - `taps`: places by name, their values, what comes before and after.
 - `freeze`, `shifts`, `attending`: the piecewise-linear view at one input, what a function adds on
   its way, and its attention weights.
-- `varying`: arrays that differ from device to device.
 """

@@ -52,7 +52,7 @@ class Frozen(NamedTuple):
 
 
 def freeze(
-    f: Callable[[Array], Array], x: Array, *, hold: Hold = HELD, spacing: float | None = None
+    f: Callable[[Array], Array], x: Array, *, hold: Hold = HELD, knot_spacing: float | None = None
 ) -> Frozen:
     """Fix the gates of `f`, the factors of its products and the choices of its max-pools at `x`.
 
@@ -80,9 +80,10 @@ def freeze(
             activation that is 0 at 0, which is then `act(z) / z` times its input, without an
             offset. Names of layers or scopes say which side of a product is held where what made
             it does not tell.
-        spacing: of knots at its multiples, between which every activation is taken as straight,
-            instead of by its tangent: a ReLU6 stays itself if 6 is a knot. Then all laws are those
-            of the network of such activations, and that alone is what `logits` gives at `x`.
+        knot_spacing: of knots at its multiples, between which every activation is taken as
+            straight, instead of by its tangent: a ReLU6 stays itself if 6 is a knot. Then all laws
+            are those of the network of such activations, and that alone is what `logits` gives at
+            `x`.
 
     Returns:
         The affine function, as a `Frozen`.
@@ -91,7 +92,7 @@ def freeze(
         UnsupportedOperation: if `f` multiplies two values of which none can be told to be the
             factor, ends in a softmax, or has activations inside a loop of unknown length or a
             `shard_map`: then there is no such view.
-        ValueError: if `hold` names what `f` does not have, or `spacing` is not positive.
+        ValueError: if `hold` names what `f` does not have, or `knot_spacing` is not positive.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -99,19 +100,19 @@ def freeze(
         >>> frozen.logits(jnp.array([5.0, 5.0])), frozen.logits(jnp.array([5.0, 5.0]), bias=False)
         (Array([0., 4.], dtype=float32), Array([0., 5.], dtype=float32))
     """
-    if spacing is not None and not spacing > 0:
-        raise ValueError(f"spacing is {spacing}; expected a positive distance of knots")
+    if knot_spacing is not None and not knot_spacing > 0:
+        raise ValueError(f"knot_spacing is {knot_spacing}; expected a positive distance of knots")
     read = trace(f, x, inline=should_inline_remat, write_out=written_out, hold=hold)
     traced, held = _parted(read, x)
     refuse_loops(traced.scope)
     refused: dict[str, Rule] = dict.fromkeys((Kind.STATISTIC, Kind.UNKNOWN), refuse)
     refused |= {Kind.PRODUCT: undecided}
-    act = plain if spacing is None else partial(_straight, spacing=spacing)
+    act = plain if knot_spacing is None else partial(_straight, knot_spacing=knot_spacing)
     seen = traced.observe({"activation": act, "max_pool": plain, **refused}, x, *held)
     of = lambda kind: {p: o for p, o in seen.items() if o.local.site.kind is kind}
     gates = of(Kind.ACTIVATION)
     picks = {p: selection(o.local, *o.operands) for p, o in of(Kind.MAX_POOL).items()}
-    lines = {p: _line(o, hold, spacing) for p, o in gates.items()}
+    lines = {p: _line(o, hold, knot_spacing) for p, o in gates.items()}
     order = list(lines)
     fixed: dict[str, Rule] = {"max_pool": lambda local: picks[local.site.position], **refused}
     unshifted: dict[str, Rule] = dict.fromkeys(
@@ -144,12 +145,12 @@ def freeze(
     return Frozen(tuple(lines.values()), sites, logits, under, secants)
 
 
-def _line(at: Observed, hold: Hold, spacing: float | None) -> Line:
+def _line(at: Observed, hold: Hold, knot_spacing: float | None) -> Line:
     slope, (z, *parameters), a = at.local.slope(*at.operands), at.operands, at.output
     if homogeneous(at.local.equations):
         return Line(slope, None)
-    if spacing is not None:
-        return _chord(at.local, spacing, *at.operands)
+    if knot_spacing is not None:
+        return _chord(at.local, knot_spacing, *at.operands)
     if "activation" in hold:
         at_zero = at.local.value(jnp.zeros_like(z), *parameters)
         smooth = (z == 0) | (at_zero != 0)
@@ -157,18 +158,18 @@ def _line(at: Observed, hold: Hold, spacing: float | None) -> Line:
     return Line(slope, a - slope * z)
 
 
-def _chord(local: Local, spacing: float, z: Array, *parameters: Array) -> Line:
-    low = jnp.floor(z / spacing) * spacing
-    a, b = (local.value(knot, *parameters) for knot in (low, low + spacing))
-    slope = (b - a) / spacing
+def _chord(local: Local, knot_spacing: float, z: Array, *parameters: Array) -> Line:
+    low = jnp.floor(z / knot_spacing) * knot_spacing
+    a, b = (local.value(knot, *parameters) for knot in (low, low + knot_spacing))
+    slope = (b - a) / knot_spacing
     return Line(slope, a - slope * low)
 
 
-def _straight(local: Local, *, spacing: float) -> Callable[..., Array]:
+def _straight(local: Local, *, knot_spacing: float) -> Callable[..., Array]:
     """Replace an activation by straight pieces; what is homogeneous has its kink at a knot."""
 
     def value(z: Array, *parameters: Array) -> Array:
-        slope, offset = _chord(local, spacing, z, *parameters)
+        slope, offset = _chord(local, knot_spacing, z, *parameters)
         return slope * z + (0 if offset is None else offset)
 
     return plain(local) if homogeneous(local.equations) else value

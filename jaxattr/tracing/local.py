@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxattr.lowering import lower, with_packed_gates
+from jaxattr.lowering.varying import vary_like
 from jaxattr.programs import interpret, slopes
 from jaxattr.programs.interpret import Equation, Program, Step, depending, restrict
 from jaxattr.programs.primitives import Form, Kind
 from jaxattr.structures.operations import Operation, extremum, is_layer
 from jaxattr.tracing.sites import Place, Scope, Site
-from jaxattr.tracing.varying import vary_like
 from jaxattr.tracing.weights import Weighted, weighted
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxattr.lowering.varying import laid_out_like
 from jaxattr.programs import dataflow
 from jaxattr.programs.control_flow import written_out
 from jaxattr.programs.degrees import homogeneous
@@ -24,7 +25,6 @@ from jaxattr.structures.roles import Role, roles
 from jaxattr.tracing.local import Local, Rule
 from jaxattr.tracing.sites import Scope, Site, every
 from jaxattr.tracing.transform import trace
-from jaxattr.tracing.varying import laid_out_like
 from jaxattr.types import Array
 
 _RULED = (Kind.AFFINE, Kind.LINEAR, Kind.SUM, Kind.ACTIVATION, Kind.PRODUCT, Kind.STATISTIC)

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.lowering import by_taps
+from jaxattr.lowering.varying import vary_like
 from jaxattr.programs import interpret
 from jaxattr.programs.dataflow import elementwise
 from jaxattr.programs.interpret import Equation, Step, depending
 from jaxattr.structures.folding import followed, weight_axes
 from jaxattr.structures.operations import Operation
-from jaxattr.tracing.varying import vary_like
 from jaxattr.types import Array
 
 

@@ -235,14 +235,16 @@ def test_straight_pieces_between_knots():
     f = lambda x: jnp.tanh(jnp.tanh(x) @ w) + nn.relu6(x @ w)
     with enable_x64(True):
         x = jnp.array([[-1.3, 2.9]])
-        at = lambda spacing: jax.jit(lambda v: freeze(f, x, spacing=spacing).logits(v))
+        at = lambda knot_spacing: jax.jit(
+            lambda v: freeze(f, x, knot_spacing=knot_spacing).logits(v)
+        )
         for v in (x, x + 0.01):  # no knot lies between them
             exact = straight(straight(v) @ w) + np.clip(v @ w, 0, 6)
             np.testing.assert_allclose(at(0.5)(v), exact, rtol=1e-12)
         errors = [np.abs(at(h)(x) - f(x)).max() for h in (0.1, 0.01)]
     assert errors[1] < 1e-4 < errors[0]
-    with pytest.raises(ValueError, match="spacing is 0; expected a positive"):
-        freeze(f, x, spacing=0)
+    with pytest.raises(ValueError, match="knot_spacing is 0; expected a positive"):
+        freeze(f, x, knot_spacing=0)
 
 
 def test_remat_is_opened():
