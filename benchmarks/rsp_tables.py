@@ -21,7 +21,7 @@ image is explained for its class, against the highest of all others.
 
 `--layer` explains a layer by the gradient methods, as the paper does at the first convolution.
 Every batch is written to OUT/NETWORK-METHOD.csv: a run that was stopped resumes there. The table is
-OUT/NETWORK.md and .png, the paper's VGG-16 beside it, or ResNet-50 if it is one. `rsp_classes.py`
+OUT/NETWORK.md and .png, the paper's ResNet-50 beside it, or VGG-16 if it is one. `rsp_classes.py`
 asks whether the signs are right.
 """
 
@@ -119,7 +119,7 @@ SEGMENTS = {"Grad-CAM": (np.nan, 0.5214), "RAP": (0.5946, np.nan), "RSP": (0.608
 
 def published(network: str) -> dict[tables.Key, float]:
     """Return the paper's cells for the network that is more like one of its own."""
-    which = int(network.startswith("resnet"))
+    which = int(not network.startswith("vgg"))
     found = {
         (row, column): value
         for row, pair in PAPER.items()

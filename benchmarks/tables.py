@@ -92,7 +92,8 @@ def markdown(cells: Cells, published: Mapping[Key, float], digits: int = 3) -> s
         texts = []
         for column in columns:
             ours, theirs = cells.get((row, column)), published.get((row, column))
-            text = "" if ours is None or ours.count == 0 else f"{ours.mean:.{digits}f}"
+            known = ours is not None and np.isfinite(ours.mean)
+            text = f"{ours.mean:.{digits}f}" if known else ""
             if ours is not None and np.isfinite(ours.error):
                 text += f" ± {ours.error:.{digits}f}"
             texts.append(text + ("" if theirs is None else f" ({theirs:.{digits}f})"))

@@ -19,7 +19,7 @@ EfficientNet-Lite0 unless another network and its weights are given. Columns:
 Saliency is read by magnitudes, guided backpropagation and guided integrated gradients too for LeRF
 (`readings.TR_GBP`); the others are signed, channels summed. Every batch is written to
 OUT/NETWORK-SET-METHOD.csv: a run that was stopped resumes there. The table is OUT/NETWORK.md and
-.png, the paper's VGG-16 beside it, or ResNet-50 if it is one; OUT/NETWORK.roc.png has the curves of
+.png, the paper's ResNet-50 beside it, or VGG-16 if it is one; OUT/NETWORK.roc.png has the curves of
 IBD.
 """
 
@@ -68,7 +68,7 @@ DRAWS = 5
 
 def published(network: str) -> dict[tables.Key, float]:
     """Return the paper's cells for the network that is more like one of its own."""
-    which = int(network.startswith("resnet"))
+    which = int(not network.startswith("vgg"))
     pairs = {row: (box[which], border[which]) for row, (box, border) in PAPER.items()}
     return {
         (row, column): value
