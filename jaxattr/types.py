@@ -24,6 +24,9 @@ A number for all parameters, an array that broadcasts to them, or a function tha
 what the method says.
 """
 
+Grid: TypeAlias = tuple[int, int] | None
+"""Rows and columns of a layer's tokens, None where the function tells how they lie."""
+
 
 class Fun(Protocol):
     """A classifier: images `(B, H, W, C)` to logits `(B, K)`, any JAX callable.

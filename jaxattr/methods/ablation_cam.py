@@ -11,7 +11,7 @@ from jaxattr.loops.variants import evaluate
 from jaxattr.methods.layers import drawn
 from jaxattr.scores import Score
 from jaxattr.tracing.taps import split
-from jaxattr.types import Array, Attribution, Fun
+from jaxattr.types import Array, Attribution, Fun, Grid
 
 
 @method(
@@ -23,7 +23,7 @@ def ablation_cam(
     f: Fun,
     *,
     layer: str | None = None,
-    grid: tuple[int, int] | None = None,
+    grid: Grid = None,
     score: Score = scores.logit,
     chunk: int = 16,
     progress: Progress | None = None,

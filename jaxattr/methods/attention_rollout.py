@@ -10,9 +10,7 @@ from jaxattr.facts import method
 from jaxattr.image.resize import resize
 from jaxattr.tracing import taps
 from jaxattr.tracing.attending import attention
-from jaxattr.types import Array, Attribution, Fun
-
-Grid = tuple[int, int] | None
+from jaxattr.types import Array, Attribution, Fun, Grid
 
 
 @method(cost="1 forward", family="attention", spatial=True, attends=True)

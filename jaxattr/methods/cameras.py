@@ -11,7 +11,7 @@ from jaxattr.image.resize import resize, resize_cubic
 from jaxattr.loops.moments import moments
 from jaxattr.loops.progress import Progress
 from jaxattr.methods.layers import at_layer
-from jaxattr.types import Array, Attribution, Fun
+from jaxattr.types import Array, Attribution, Fun, Grid
 
 SCALES = tuple(1 + 100 * k / 224 for k in range(8))
 """Of an image of 224 pixels 224, 324, ... 924, as the authors take them."""
@@ -26,6 +26,7 @@ def cameras(
     f: Fun,
     *,
     layer: str | None = None,
+    grid: Grid = None,
     scales: Sequence[float] = SCALES,
     chunk: int = 16,
     progress: Progress | None = None,
@@ -43,6 +44,7 @@ def cameras(
         f: images of any size `(B, H, W, C)` to logits `(B, K)`, such as a network that ends in
             global average pooling.
         layer: as for `grad_cam`.
+        grid: as for `grad_cam`, at the scale 1; rows and columns grow with the image.
         scales: `s`, with the image's sizes rounded to whole pixels.
         chunk: how many channels are enlarged at once; memory grows with it.
         progress: called with the number of channels done, up to a hundred times.
@@ -82,7 +84,8 @@ def cameras(
             height, width = (max(1, round(scale * n)) for n in size)
             image = x if (height, width) == size else resize_cubic(x, (height, width))
             _check_size(f, image)
-            value, gradient = at_layer(f, image, target, layer)
+            tokens = grid and (height * grid[0] // size[0], width * grid[1] // size[1])
+            value, gradient = at_layer(f, image, target, layer, tokens)
             return jnp.moveaxis(value, -1, 0), jnp.moveaxis(gradient, -1, 0)
 
         found = [at(scale) for scale in scales]

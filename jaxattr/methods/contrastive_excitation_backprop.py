@@ -13,7 +13,7 @@ from jaxattr.rules.propagation import Relevance
 from jaxattr.rules.relevance import divide
 from jaxattr.tracing.taps import Split
 from jaxattr.tracing.weights import Weighted
-from jaxattr.types import Array, Attribution, Explanation, Fun
+from jaxattr.types import Array, Attribution, Explanation, Fun, Grid
 
 
 def contrast(r: Array, x: Array, layer: Weighted) -> Handed:
@@ -33,18 +33,19 @@ CONTRASTIVE = EXCITATION._replace(last=contrast)
 
 @portable
 def contrastive_excitation_backprop_details(
-    f: Fun, *, layer: str | None = None
+    f: Fun, *, layer: str | None = None, grid: Grid = None
 ) -> Explanation[Relevance]:
     """Return the map of `contrastive_excitation_backprop` at the image and at every layer.
 
     Args:
         f: as for `contrastive_excitation_backprop`.
         layer: as for `excitation_backprop_details`.
+        grid: as for `excitation_backprop`.
 
     Returns:
         `(x, target) -> Relevance(attribution, layers)`.
     """
-    return map_and_layers(f, CONTRASTIVE, layer)
+    return map_and_layers(f, CONTRASTIVE, layer, grid)
 
 
 @method(
@@ -52,7 +53,9 @@ def contrastive_excitation_backprop_details(
     family="relevance",
     details=contrastive_excitation_backprop_details,
 )
-def contrastive_excitation_backprop(f: Fun, *, layer: str | None = None) -> Attribution:
+def contrastive_excitation_backprop(
+    f: Fun, *, layer: str | None = None, grid: Grid = None
+) -> Attribution:
     r"""Attribute what excites the target less what excites its opposite.
 
     The opposite is a target whose weights are negated: at the classifier
@@ -66,6 +69,7 @@ def contrastive_excitation_backprop(f: Fun, *, layer: str | None = None) -> Attr
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`, ending in a layer with weights.
         layer: as in `excitation_backprop`.
+        grid: as in `excitation_backprop`.
 
     Returns:
         An attribution as in `excitation_backprop`, of both signs; `jaxattr.maps.positive` keeps
@@ -87,7 +91,7 @@ def contrastive_excitation_backprop(f: Fun, *, layer: str | None = None) -> Attr
 
     Differs from TorchRay, which needs the layer of the contrast named, and drops what is negative.
     """
-    return map_alone(f, CONTRASTIVE, layer)
+    return map_alone(f, CONTRASTIVE, layer, grid)
 
 
 def contrast_at(halves: Split, x: Array, target: Array) -> Array:

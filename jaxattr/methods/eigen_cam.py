@@ -7,7 +7,7 @@ from jaxattr.facts import method
 from jaxattr.loops.precision import at_least_float32
 from jaxattr.methods.layers import drawn
 from jaxattr.tracing.taps import split
-from jaxattr.types import Array, Attribution, Fun
+from jaxattr.types import Array, Attribution, Fun, Grid
 
 
 @method(cost="1 forward to the layer", family="class activation maps", spatial=True)
@@ -15,7 +15,7 @@ def eigen_cam(
     f: Fun,
     *,
     layer: str | None = None,
-    grid: tuple[int, int] | None = None,
+    grid: Grid = None,
     center: bool = False,
     relu: bool = True,
 ) -> Attribution:

@@ -3,7 +3,7 @@
 from jaxattr.facts import method
 from jaxattr.methods.eigen_cam import principal
 from jaxattr.methods.layers import Channels, cam
-from jaxattr.types import Array, Attribution, Fun
+from jaxattr.types import Array, Attribution, Fun, Grid
 
 
 @method(cost="1 forward, 1 backward to the layer", family="class activation maps", spatial=True)
@@ -11,7 +11,7 @@ def eigen_grad_cam(
     f: Fun,
     *,
     layer: str | None = None,
-    grid: tuple[int, int] | None = None,
+    grid: Grid = None,
     center: bool = False,
     relu: bool = True,
 ) -> Attribution:

@@ -16,7 +16,7 @@ from jaxattr.rules.propagation import Relevance, Start, propagate, propagate_lay
 from jaxattr.rules.relevance import proportional
 from jaxattr.structures.factors import HELD
 from jaxattr.tracing.taps import Split, split
-from jaxattr.types import Array, Attribution, Explanation, Fun
+from jaxattr.types import Array, Attribution, Explanation, Fun, Grid
 
 excitation: LayerRule = lrp.without_bias(lrp.z_plus())
 """Shares of the positive contributions, `P_j = sum_k z+_jk / z+_k P_k` (Zhang et al., eq. 3)."""
@@ -40,13 +40,16 @@ EXCITATION = EXCITATION._replace(attending=EXCITATION._replace(sum=POSITIVE))
 
 
 @portable
-def excitation_backprop_details(f: Fun, *, layer: str | None = None) -> Explanation[Relevance]:
+def excitation_backprop_details(
+    f: Fun, *, layer: str | None = None, grid: Grid = None
+) -> Explanation[Relevance]:
     """Return the probabilities of `excitation_backprop` at the image and at every layer.
 
     Args:
         f: as for `excitation_backprop`.
         layer: as for `excitation_backprop`. With a layer, the draw ends there: `layers` holds what
             comes after it.
+        grid: as for `excitation_backprop`.
 
     Returns:
         `(x, target) -> Relevance(attribution, layers)`.
@@ -58,7 +61,7 @@ def excitation_backprop_details(f: Fun, *, layer: str | None = None) -> Explanat
         >>> {name: p.tolist() for name, p in found.layers.items()}
         {'dot_general': [[1.0]]}
     """
-    return map_and_layers(f, EXCITATION, layer)
+    return map_and_layers(f, EXCITATION, layer, grid)
 
 
 @method(
@@ -66,7 +69,7 @@ def excitation_backprop_details(f: Fun, *, layer: str | None = None) -> Explanat
     family="relevance",
     details=excitation_backprop_details,
 )
-def excitation_backprop(f: Fun, *, layer: str | None = None) -> Attribution:
+def excitation_backprop(f: Fun, *, layer: str | None = None, grid: Grid = None) -> Attribution:
     r"""Attribute to each unit the probability that it wins in a draw from the logit down.
 
     The draw starts at the target. A winner `k` draws among its inputs those that excite it,
@@ -84,6 +87,7 @@ def excitation_backprop(f: Fun, *, layer: str | None = None) -> Attribution:
         f: images `(B, H, W, C)` to logits `(B, K)`.
         layer: a module path such as `"layer3"`, a `jax.named_scope` or a `checkpoint_name`: the
             map is then the layer's, summed over channels. By default the image's.
+        grid: rows and columns of the layer's tokens, where the function does not tell.
 
     Returns:
         An attribution of the shape of `x`; with a layer of shape `(B, H, W, 1)`, resized
@@ -107,28 +111,30 @@ def excitation_backprop(f: Fun, *, layer: str | None = None) -> Attribution:
     Differs from TorchRay, which passes a BatchNorm by, whatever the signs of its scales, and takes
     an image of both signs for one that excites. A saturated ReLU6 passes probability on here.
     """
-    return map_alone(f, EXCITATION, layer)
+    return map_alone(f, EXCITATION, layer, grid)
 
 
-def map_alone(f: Fun, composite: Composite, layer: str | None) -> Attribution:
+def map_alone(f: Fun, composite: Composite, layer: str | None, grid: Grid) -> Attribution:
     """Return the probabilities at the image or at a layer, by the rules of a composite."""
 
     def explain(x: Array, target: Array, key: object) -> Array:
         if layer is None:
             return propagate(f, composite, x, target, winner)
-        halves = split(f, x, layer=layer)
+        halves = split(f, x, layer=layer, grid=grid)
         return _drawn(relevance_at(halves, composite, x, target), halves, x)
 
     return attribution(f, explain)
 
 
-def map_and_layers(f: Fun, composite: Composite, layer: str | None) -> Explanation[Relevance]:
+def map_and_layers(
+    f: Fun, composite: Composite, layer: str | None, grid: Grid
+) -> Explanation[Relevance]:
     """Return the probabilities of `map_alone`, and those at every layer on the way."""
 
     def explain(x: Array, target: Array, key: object) -> Relevance:
         if layer is None:
             return propagate_layers(f, composite, x, target, winner)
-        halves = split(f, x, layer=layer)
+        halves = split(f, x, layer=layer, grid=grid)
         both = (halves.before(x), x)
         found = propagate_layers(lambda both: halves.after(*both), composite, both, target, winner)
         relevance, _ = found.attribution

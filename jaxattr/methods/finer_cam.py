@@ -8,7 +8,7 @@ from jaxattr.facts import method
 from jaxattr.methods.grad_cam import by_mean_gradient
 from jaxattr.methods.layers import cam
 from jaxattr.scores import chosen, logit
-from jaxattr.types import Array, Attribution, Fun
+from jaxattr.types import Array, Attribution, Fun, Grid
 
 
 @method(cost="1 forward, 1 backward to the layer", family="class activation maps", spatial=True)
@@ -16,7 +16,7 @@ def finer_cam(
     f: Fun,
     *,
     layer: str | None = None,
-    grid: tuple[int, int] | None = None,
+    grid: Grid = None,
     classes: int = 3,
     alpha: float = 1.0,
     relu: bool = True,

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 
 from jaxattr.contract import attribution
 from jaxattr.facts import method
-from jaxattr.methods.attention_rollout import Grid, token_map
+from jaxattr.methods.attention_rollout import token_map
 from jaxattr.methods.gradient_attention import weighted_attention
-from jaxattr.types import Array, Attribution, Fun
+from jaxattr.types import Array, Attribution, Fun, Grid
 
 
 @method(cost="1 forward, 1 backward", family="attention", spatial=True, attends=True)

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 
 from jaxattr.contract import attribution, one_hot, where_finite
 from jaxattr.facts import method
-from jaxattr.methods.attention_rollout import Grid, token_map
+from jaxattr.methods.attention_rollout import token_map
 from jaxattr.tracing.attending import attention
-from jaxattr.types import Array, Attribution, Fun
+from jaxattr.types import Array, Attribution, Fun, Grid
 
 
 @method(cost="1 forward, 1 backward", family="attention", spatial=True, attends=True)

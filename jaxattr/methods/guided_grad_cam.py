@@ -4,11 +4,11 @@ from jaxattr.contract import attribution
 from jaxattr.facts import method
 from jaxattr.methods.grad_cam import grad_cam
 from jaxattr.methods.guided_backprop import guided_backprop
-from jaxattr.types import Array, Attribution, Fun
+from jaxattr.types import Array, Attribution, Fun, Grid
 
 
 @method(cost="guided_backprop + grad_cam", family="class activation maps")
-def guided_grad_cam(f: Fun, *, layer: str | None = None) -> Attribution:
+def guided_grad_cam(f: Fun, *, layer: str | None = None, grid: Grid = None) -> Attribution:
     """Multiply guided backpropagation with Grad-CAM.
 
         a = guided_backprop(x) * grad_cam(x)      (section 3.2)
@@ -16,6 +16,7 @@ def guided_grad_cam(f: Fun, *, layer: str | None = None) -> Attribution:
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`, with at least one activation.
         layer: the layer of Grad-CAM.
+        grid: as for `grad_cam`.
 
     Returns:
         An attribution of the shape of `x`. Cost: that of both.
@@ -39,7 +40,7 @@ def guided_grad_cam(f: Fun, *, layer: str | None = None) -> Attribution:
 
     Differs from Captum, which enlarges the map by nearest neighbors.
     """
-    fine, coarse = guided_backprop(f), grad_cam(f, layer=layer)
+    fine, coarse = guided_backprop(f), grad_cam(f, layer=layer, grid=grid)
 
     def explain(x: Array, target: Array, key: object) -> Array:
         return fine(x, target) * coarse(x, target)

@@ -4,13 +4,11 @@ import jax.numpy as jnp
 
 from jaxattr.facts import method
 from jaxattr.methods.layers import Channels, cam
-from jaxattr.types import Array, Attribution, Fun
+from jaxattr.types import Array, Attribution, Fun, Grid
 
 
 @method(cost="1 forward, 1 backward to the layer", family="class activation maps", spatial=True)
-def layer_cam(
-    f: Fun, *, layer: str | None = None, grid: tuple[int, int] | None = None
-) -> Attribution:
+def layer_cam(f: Fun, *, layer: str | None = None, grid: Grid = None) -> Attribution:
     """Weight each position of a layer's channels by its own positive gradient.
 
         a = max( sum_c max(dy_t / dA_c, 0) A_c, 0 )

@@ -12,7 +12,7 @@ from jaxattr.scores import Score, logit
 from jaxattr.tracing.local import Rule
 from jaxattr.tracing.taps import split
 from jaxattr.tracing.transform import with_rules
-from jaxattr.types import Array, Attribution, Fun
+from jaxattr.types import Array, Attribution, Fun, Grid
 
 
 class Channels(NamedTuple):
@@ -27,7 +27,7 @@ def at_layer(
     x: Array,
     target: Array,
     layer: str | None,
-    grid: tuple[int, int] | None = None,
+    grid: Grid = None,
     *,
     rules: Mapping[str, Rule] | None = None,
     score: Score = logit,
@@ -86,7 +86,7 @@ def cam(
     weigh: Callable[[Channels], Array],
     *,
     layer: str | None,
-    grid: tuple[int, int] | None,
+    grid: Grid,
     relu: bool = True,
     score: Score = logit,
 ) -> Attribution:

@@ -11,7 +11,7 @@ from jaxattr.loops.progress import Progress
 from jaxattr.loops.variants import evaluate_variants
 from jaxattr.scores import Score, logit
 from jaxattr.tracing.taps import split
-from jaxattr.types import Array, Attribution, Fun
+from jaxattr.types import Array, Attribution, Fun, Grid
 
 
 @method(
@@ -23,7 +23,7 @@ def score_cam(
     f: Fun,
     *,
     layer: str | None = None,
-    grid: tuple[int, int] | None = None,
+    grid: Grid = None,
     score: Score = logit,
     enlarge: Resize = resize,
     chunk: int = 16,

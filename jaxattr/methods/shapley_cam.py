@@ -8,7 +8,7 @@ from jaxattr.facts import method
 from jaxattr.methods.layers import drawn
 from jaxattr.scores import Score
 from jaxattr.tracing.taps import split
-from jaxattr.types import Array, Attribution, Fun
+from jaxattr.types import Array, Attribution, Fun, Grid
 
 
 @method(cost="1 forward, 2 backward to the layer", family="class activation maps", spatial=True)
@@ -16,7 +16,7 @@ def shapley_cam(
     f: Fun,
     *,
     layer: str | None = None,
-    grid: tuple[int, int] | None = None,
+    grid: Grid = None,
     score: Score = scores.logit,
     relu: bool = True,
 ) -> Attribution:

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 
 from jaxattr.contract import attribution, one_hot, where_finite
 from jaxattr.facts import method
-from jaxattr.methods.attention_rollout import Grid, rolled, token_map
+from jaxattr.methods.attention_rollout import rolled, token_map
 from jaxattr.methods.gradient_attention import weighted_attention
 from jaxattr.rules.assignment import assign
 from jaxattr.rules.composites import attn_lrp
 from jaxattr.rules.lrp import z_plus
 from jaxattr.tracing.attending import attention
-from jaxattr.types import Array, Attribution, Fun
+from jaxattr.types import Array, Attribution, Fun, Grid
 
 COMPOSITE = attn_lrp()._replace(convolution=z_plus(), dense=z_plus())
 """z+ for layers, AttnLRP's rules for everything else."""

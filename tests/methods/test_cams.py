@@ -258,3 +258,26 @@ def test_tokens_become_their_grid(token):
     np.testing.assert_allclose(ours, expected, rtol=1e-9)
     assert np.abs(g).max() > 0
     assert np.abs(other - ours).max() > 0
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        jaxattr.guided_grad_cam,
+        partial(jaxattr.cameras, scales=(1, 2)),
+        partial(jaxattr.excitation_backprop, layer="tokens"),
+        partial(jaxattr.contrastive_excitation_backprop, layer="tokens"),
+    ],
+)
+def test_tokens_lie_as_is_said(method):
+    x, target = jnp.ones((2, 8, 8, 3)), jnp.array([1, 3])
+
+    def f(x):
+        with jax.named_scope("tokens"):
+            patches = x.reshape(len(x), x.shape[1] // 2, 2, x.shape[2] // 2, 2, 3)
+            y = jax.nn.relu(patches.mean((2, 4)).reshape(len(x), -1, 3))
+        return jnp.tile(y.mean(1), 2) @ jnp.ones((6, 4))
+
+    assert jax.eval_shape(method(f, grid=(4, 4)), x, target).shape[:3] == (2, 8, 8)
+    with pytest.raises(ValueError, match="how they lie"):
+        jax.eval_shape(method(f, grid=(5, 8)), x, target)
