@@ -27,6 +27,8 @@ from scoreboard import Rows, Scores, measure, read
 
 import jaxattr
 from jaxattr import metrics
+from jaxattr.methods.lpr import smoothed
+from jaxattr.methods.plugins import convolution
 from jaxattr.models import load
 from jaxattr.rules import lrp
 from jaxattr.rules.composites import uniform
@@ -50,7 +52,8 @@ METHODS: dict[str, Callable] = {
     "lpr, one parameter a channel": lambda f: jaxattr.lpr(f, per_channel=True),
     "lpr, between convolutions": lambda f: jaxattr.lpr(f, between_convolutions=True),
     "lpr, likelihood": lambda f: jaxattr.lpr(f, origin=jaxattr.scores.log_probability),
-    "lpr, masks of eq. 6": lambda f: jaxattr.lpr(f, masks=jaxattr.methods.lpr.smoothed(2.0)),
+    "lpr, masks of eq. 6": lambda f: jaxattr.lpr(f, masks=smoothed(2.0)),
+    "lpr, convolution": lambda f: jaxattr.lpr(f, plugin=convolution(jax.random.key(0))),
     "lpr, not sign-aware": lambda f: jaxattr.lpr(f, sign_aware=False),
     "lpr, no baseline": lambda f: jaxattr.lpr(f, baseline=None),
 }

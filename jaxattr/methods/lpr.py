@@ -20,8 +20,9 @@ from jaxattr.contract import (
 from jaxattr.facts import method
 from jaxattr.image.filters import gaussian_blur, zero
 from jaxattr.image.maps import unit_range
-from jaxattr.loops.optimization import minimize, parameters_like
+from jaxattr.loops.optimization import minimize
 from jaxattr.loops.progress import Progress
+from jaxattr.methods.plugins import Plugin, scale
 from jaxattr.portable import portable
 from jaxattr.rules import gates
 from jaxattr.scores import Score, logit
@@ -93,6 +94,7 @@ def lpr_details(
     masks: Masks | None = None,
     origin: Score = logit,
     between_convolutions: bool = False,
+    plugin: Plugin = scale,
     init: Init = 1.0,
     hold: Hold = HELD,
     optimizer: optax.GradientTransformation | None = None,
@@ -122,10 +124,11 @@ def lpr_details(
         learning = _between(frozen, x) if between_convolutions else positions
 
         def attribute(theta: tuple[Array, ...]) -> Array:
-            plugin = gates.learned(dict(zip(learning, theta, strict=True)), fixed)
+            given = dict(zip(learning, theta, strict=True))
+            learned = gates.learned(given, fixed, plugin.apply)
 
             def rule(local: Local) -> Callable[..., Array]:
-                return (plugin if local.site.position in learning else gates.gradient)(local)
+                return (learned if local.site.position in learning else gates.gradient)(local)
 
             logits, pull = jax.vjp(frozen.under({"activation": rule}), x)
             (gradient,) = pull(jax.grad(lambda y: origin(y, target).sum())(logits))
@@ -144,7 +147,7 @@ def lpr_details(
 
         whole = score(network(x), target)
         begun = init(frozen, x, target) if callable(init) else init
-        every = parameters_like(frozen, begun, per_channel=per_channel)
+        every = plugin.start(frozen, begun, per_channel)
         start = tuple(theta for p, theta in zip(positions, every, strict=True) if p in learning)
         theta, losses = minimize(loss, start, optimizer, steps, progress=progress)
         return Fit(attribute(theta), theta, losses)
@@ -201,6 +204,8 @@ def lpr(f: Fun, **options: Any) -> Attribution:
         between_convolutions: whether only activations after the first and before the last
             convolution have plugins (section 4.2), the others their gradient. By default all have
             one, so that a network with a hidden dense layer learns there too.
+        plugin: what a gradient passes: `scale`, the above, or `convolution(key)` of
+            `jaxattr.methods.plugins`, with which the paper found no meaningful map.
         init: `theta` at first: a number, an array that broadcasts to each activation's output, or
             a function of the frozen network, the images and the classes.
         hold: which factors are held at `x`, as for `jaxattr.freeze`.

@@ -75,12 +75,22 @@ def masked(masks: Mapping[int, jax.Array]) -> Rule:
     return rule
 
 
-def learned(theta: Mapping[int, jax.Array], multipliers: Mapping[int, jax.Array | None]) -> Rule:
+def scaled(theta: jax.Array, multiplier: jax.Array | None, g: jax.Array) -> jax.Array:
+    """Return what LPR's plugin makes of a gradient."""
+    return jnp.tanh(theta * g if multiplier is None else theta * multiplier * g)
+
+
+def learned(
+    theta: Mapping[int, jax.Array],
+    multipliers: Mapping[int, jax.Array | None],
+    plugin: Callable[..., jax.Array] = scaled,
+) -> Rule:
     """Make LPR's rule: `tanh(theta * multiplier * g)` (Yang et al., ECCV 2020, section 3.2).
 
     Args:
         theta: a parameter for each activation, by its position among `jaxattr.sites`.
         multipliers: likewise what multiplies it; None is 1.
+        plugin: `(theta, multiplier, g) -> gradient`, another rule with parameters.
 
     Returns:
         A rule, differentiable with respect to `theta`.
@@ -90,7 +100,7 @@ def learned(theta: Mapping[int, jax.Array], multipliers: Mapping[int, jax.Array 
         factor = multipliers[local.site.position]
 
         def backward(theta: jax.Array, operands: Any, g: jax.Array) -> list[jax.Array]:
-            return [jnp.tanh(theta * g if factor is None else theta * factor * g)]
+            return [plugin(theta, factor, g)]
 
         return with_backward(local, backward, theta[local.site.position])
 

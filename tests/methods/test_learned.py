@@ -17,6 +17,7 @@ import jaxattr
 from jaxattr import sites, with_rules
 from jaxattr.methods.dmbp import disentangling, dmbp_details, guided, positive, positive_negative
 from jaxattr.methods.lpr import smoothed
+from jaxattr.methods.plugins import Plugin, convolution
 from jaxattr.rules import gates
 from jaxattr.scores import log_probability, probability
 from jaxattr.tracing.freeze import freeze
@@ -218,6 +219,28 @@ def test_lpr_by_the_likelihood_starts_from_one_less_the_probabilities():
     passed = np.asarray(w) @ ([1.0, 0.0] - chances)
     expected = np.ravel(x) * np.tanh(passed)
     np.testing.assert_allclose(np.ravel(fit(x, jnp.array([0]))), expected, 1e-6)
+
+
+def test_lpr_by_convolutions():
+    """With the identity as kernel it is the map of `theta = 1`; drawn ones are learned."""
+    net, params, x, target = load("tiny")
+    f = plain(net, params)
+    drawn = convolution(KEY)
+
+    def identity(frozen, *_):
+        kernels = [jnp.zeros_like(theta) for theta in drawn.start(frozen, 1.0, False)]
+        eye = lambda k: jnp.broadcast_to(jnp.eye(k.shape[-1]), (len(k), *k.shape[-2:]))
+        return tuple(k.at[:, 1, 1].set(eye(k)) if k.ndim == 5 else k + eye(k) for k in kernels)
+
+    still = {"steps": 1, "learning_rate": 0.0}
+    same = jaxattr.lpr(f, plugin=Plugin(identity, drawn.apply), **still)
+    fit = jaxattr.lpr_details(f, plugin=drawn, steps=4)
+    one, other, found = jax.jit(
+        lambda x: (same(x, target), jaxattr.lpr(f, **still)(x, target), fit(x, target))
+    )(x)
+    assert relative_error(one, other) < 1e-5
+    assert [theta.shape[1:] for theta in found.parameters] == [(3, 3, 4, 4), (3, 3, 5, 5), (8, 8)]
+    assert (found.losses[:, -1] < found.losses[:, 0]).all()
 
 
 def test_lpr_between_convolutions():
