@@ -41,10 +41,10 @@ scale = Plugin(_each, gates.scaled)
 def convolution(key: Key, *, size: int = 3) -> Plugin:
     """Make a plugin of an ordinary convolution, as LPR's ablation has it.
 
-    It is `tanh(theta conv (m * g))`, mixes the channels, and learns `size^2 C^2` parameters for an activation of `C` channels, or
-    `C^2` where there are no positions. The paper reports that it fails to give a meaningful map,
-    since the gradient no longer has to do with the model. Law: where the kernel is the identity it
-    is `scale` with parameters of one.
+    It is `tanh(theta conv (m * g))`, which mixes the channels, and has `size^2 C^2` parameters for
+    an activation of `C` channels, or `C^2` where there are no positions. The paper reports that it
+    gives no meaningful map, since such a gradient has little to do with the model. Law: where the
+    kernel is the identity it is `scale` with parameters of one.
 
     Args:
         key: draws the first kernels, normal with variance `1 / (size^2 C)`.
