@@ -137,7 +137,7 @@ def _meeting(flow: Flow) -> list[Segment]:
         if {avals[a].shape for a in entries} != {avals[out].shape} or not elementwise(e):
             continue
         top = _parting(entries, above, depth)
-        members = None if top is None else _between(flow, top, i)
+        members = None if top is None else between(flow, top, i)
         if top is not None and members is not None:
             for j in members - {i}:
                 found.pop(j, None)
@@ -159,13 +159,15 @@ def _parting(values: Sequence[int], above: dict[int, int], depth: dict[int, int]
     return first
 
 
-def _between(flow: Flow, top: int, last: int) -> frozenset[int] | None:
-    """Return the equations from `top` to `last`, or None if others see what lies between."""
+def between(flow: Flow, top: int, last: int) -> frozenset[int] | None:
+    """Return the equations from a value to the last one; None if others enter, or see inside."""
     members, stack = {last}, flow.entries(last)
     inner: set[int] = set()
     while stack:
         v = stack.pop()
         if v != top and v not in inner:
+            if v not in flow.made:
+                return None
             inner.add(v)
             members.add(flow.made[v])
             stack.extend(flow.entries(flow.made[v]))

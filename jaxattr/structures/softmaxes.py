@@ -20,7 +20,7 @@ def softmaxes(flow: Flow) -> list[Segment]:
     found = []
     for i, e in enumerate(flow.program.equations):
         for argument in _arguments(flow, e):
-            members = _members(flow, i, argument)
+            members = dataflow.between(flow, argument, i)
             if members is not None:
                 found.append(Segment(argument, members, e.outputs[0]))
     return found
@@ -92,18 +92,3 @@ def _lowers(flow: Flow, e: Equation) -> bool:
             return False
         (v,) = given
     return False
-
-
-def _members(flow: Flow, last: int, entry: int) -> frozenset[int] | None:
-    """Return the equations from a value to the last one, or None if others are in between."""
-    members, stack = {last}, flow.entries(last)
-    while stack:
-        v = stack.pop()
-        if v != entry and v not in flow.made:
-            return None
-        if v != entry and flow.made[v] not in members:
-            members.add(flow.made[v])
-            stack += flow.entries(flow.made[v])
-    inner = {v for i in members - {last} for v in flow.program.equations[i].outputs}
-    hidden = all(members.issuperset(flow.used[v]) for v in inner & flow.active)
-    return frozenset(members) if hidden else None

@@ -131,11 +131,11 @@ def _survey(
     program: Program, active: Iterable[int], numbers: Iterator[int], hold: Hold | None
 ) -> Scope:
     places = []
-    if hold is not None:
+    if hold is None:
+        found = operations(program, active)
+    else:
         program = held(program, active, hold, [*_under(program, hold)])
-    found = operations(program, active)
-    if hold is not None:
-        found = whole_softmaxes(program, active, found)
+        found = whole_softmaxes(program, active, operations(program, active))
     frames = Counter(c for e in program.equations for c in e.calls)
     for operation in fold(program, found):
         inner: tuple[Scope, ...] = ()
