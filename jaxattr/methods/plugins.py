@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxattr.contract import check_positive
 from jaxattr.loops.optimization import parameters_like
 from jaxattr.rules import gates
 from jaxattr.tracing.freeze import Frozen
@@ -54,9 +53,10 @@ def convolution(key: Key, *, size: int = 3) -> Plugin:
         A plugin for networks whose channels stand last; `init` and `per_channel` have no effect.
 
     Raises:
-        ValueError: if `size` is not positive.
+        ValueError: if `size` is not a positive odd number.
     """
-    check_positive("size", size)
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f"size is {size}; expected a positive odd number of pixels")
 
     def start(frozen: Frozen, init: object, per_channel: bool) -> tuple[Array, ...]:
         like = _each(frozen, 0.0, False)

@@ -241,6 +241,8 @@ def test_lpr_by_convolutions():
     assert relative_error(one, other) < 1e-5
     assert [theta.shape[1:] for theta in found.parameters] == [(3, 3, 4, 4), (3, 3, 5, 5), (8, 8)]
     assert (found.losses[:, -1] < found.losses[:, 0]).all()
+    with pytest.raises(ValueError, match="size is 2; expected a positive odd"):
+        convolution(KEY, size=2)
 
 
 def test_lpr_between_convolutions():
