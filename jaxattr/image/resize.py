@@ -1,6 +1,8 @@
 """Interpolation: maps and images in another size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import reduce
+from operator import add
 from typing import TypeAlias
 
 import jax
@@ -22,6 +24,20 @@ def resize(a: Array, size: tuple[int, int]) -> Array:
     """
     shape = (a.shape[0], *size, *a.shape[3:])
     return jax.image.resize(a, shape, "bilinear", antialias=False)
+
+
+def resized_sum(maps: Iterable[Array], size: tuple[int, int], resize: Resize) -> Array:
+    """Return the sum of maps in one size: those of a shape are added first and resized once.
+
+    >>> import jax.numpy as jnp
+    >>> maps = [jnp.ones((1, 1, 2)), jnp.ones((1, 1, 2)), jnp.ones((1, 2, 4))]
+    >>> resized_sum(maps, (2, 4), resize_aligned)[0, 0].tolist()
+    [3.0, 3.0, 3.0, 3.0]
+    """
+    sums: dict[tuple[int, ...], Array] = {}
+    for a in maps:
+        sums[a.shape] = sums[a.shape] + a if a.shape in sums else a
+    return reduce(add, (resize(a, size) for a in sums.values()))
 
 
 def resize_each(a: Array, size: tuple[int, int], sizes: Array) -> Array:

@@ -40,12 +40,10 @@ def pack_gate(a: Array) -> Array:
 
 
 def _fenced(a: Array) -> Array:
-    # Nothing is merged across a conditional, and that both branches are one is not looked for.
-    return lax.cond(a.ravel()[0].astype(bool), _as_byte, _as_byte, a).astype(a.dtype)
-
-
-def _as_byte(a: Array) -> Array:
-    return a.astype(jnp.int8)
+    # Nothing is merged across a conditional. XLA takes one away whose branches are the same, or
+    # whose condition it knows; what is behind a barrier it does not know.
+    known = lax.optimization_barrier(jnp.ones((), bool))
+    return lax.cond(known, _itself, lax.optimization_barrier, a)
 
 
 _gate = on_cpu(_fenced, _itself)

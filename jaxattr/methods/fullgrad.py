@@ -14,7 +14,7 @@ from jaxattr.contract import (
     where_finite,
 )
 from jaxattr.facts import method
-from jaxattr.image.resize import resize_aligned
+from jaxattr.image.resize import resize_aligned, resized_sum
 from jaxattr.portable import portable
 from jaxattr.rules import gates
 from jaxattr.tracing.shifts import shifted
@@ -54,11 +54,13 @@ def fullgrad_details(f: Fun) -> Explanation[FullGradients]:
         zeros = {k: jnp.zeros(s.site.shape, s.site.dtype) for k, s in network.shifts.items()}
         logits, pull = jax.vjp(network.output, x, vary_like(zeros, x))
         gradient, biases = pull(one_hot(target, logits))
-        size = (x.shape[1], x.shape[2])
-        cam = _psi(gradient * x, size)
-        for name, shift in network.shifts.items():
-            if len(shift.site.shape) == 4 and shift.batched:
-                cam += _psi(jnp.moveaxis(biases[name], shift.channel_axis, -1), size)
+        layers = [
+            jnp.moveaxis(biases[name], shift.channel_axis, -1)
+            for name, shift in network.shifts.items()
+            if len(shift.site.shape) == 4 and shift.batched
+        ]
+        scaled = map(_scaled, (gradient * x, *layers))
+        cam = resized_sum(scaled, (x.shape[1], x.shape[2]), resize_aligned)
         return where_finite(FullGradients(cam.astype(x.dtype), gradient * x, biases), logits)
 
     def one(x: Array, target: Array) -> FullGradients:
@@ -113,9 +115,9 @@ def fullgrad(f: Fun) -> Attribution:
     return attribution_of(fullgrad_details(f))
 
 
-def _psi(a: Array, size: tuple[int, int]) -> Array:
-    """Scale the magnitudes of `(B, h, w, C)` to [0, 1], enlarge them and sum the channels."""
+def _scaled(a: Array) -> Array:
+    """Scale the magnitudes of `(B, h, w, C)` to [0, 1] and sum the channels: psi, not enlarged."""
     a, axes = jnp.abs(a), (1, 2, 3)
     a -= a.min(axes, keepdims=True)
     a /= a.max(axes, keepdims=True) + _SMALL
-    return resize_aligned(a.sum(-1, keepdims=True), size)
+    return a.sum(-1, keepdims=True)

@@ -17,7 +17,8 @@ from jaxattr.contract import (
     where_finite,
 )
 from jaxattr.facts import method
-from jaxattr.image.resize import resize
+from jaxattr.image.linear import multiply
+from jaxattr.image.resize import resize, resized_sum
 from jaxattr.portable import portable
 from jaxattr.programs.interpret import Equation
 from jaxattr.programs.primitives import Kind
@@ -102,7 +103,8 @@ def _layers(f: Fun, activation: Rule, top: int) -> Explanation[Layers]:
         gradient, maps, rest = jax.vmap(lambda k: pull(one_hot(k, y)), 1, 1)(classes)
         image = gradient.sum(-1, keepdims=True)
         biases = {k: Bias(a[..., None], _enlarged(a, x)) for k, a in maps.items()}
-        whole = sum((b.resized for b in biases.values()), image)
+        enlarge = lambda a, size: _enlarged(a, x)
+        whole = image + (resized_sum(maps.values(), x.shape[1:3], enlarge) if maps else 0)
         found = where_finite((relative(whole), image, biases, rest), y)
         return Layers(found[0], classes, *found[1:])
 
@@ -181,8 +183,9 @@ def _size(shift: Shift) -> tuple[int, int]:
 def _spread(shift: Shift, ones: Array) -> Array:
     """Convolve `(B, h, w)` by a kernel of `1 / n_j`, and give it the rank of the layer's output."""
     if shift.layer.primitive == "conv_general_dilated":
-        rows, columns = (jnp.asarray(m, ones.dtype) for m in _covers(shift.layer))
-        ones = jnp.einsum("ih,bhw,jw->bij", rows, ones, columns, precision=lax.Precision.HIGHEST)
+        for axis, covers in enumerate(_covers(shift.layer), start=1):
+            if not np.array_equal(covers, np.eye(len(covers))):
+                ones = multiply(ones, covers, axis)
     return jnp.expand_dims(ones, shift.channel_axis)
 
 
