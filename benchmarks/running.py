@@ -27,7 +27,7 @@ from tqdm import tqdm
 from jaxattr import catalogue
 from jaxattr.data import batches, open_source
 from jaxattr.models import load
-from jaxattr.runner import Job, explain, explanations
+from jaxattr.runner import Job, explain, writing
 
 
 def bare(job: Job, inputs: list[np.ndarray]) -> float:
@@ -52,7 +52,7 @@ def whole(job: Job, folder: Path, out: Path) -> tuple[float, list[float]]:
     """Return the seconds of a run from its second batch on, and memory in MiB after each batch."""
     model, preprocess, _ = load(job.model)
     source = open_source(job.data)
-    times, memory, finish = [], [], explanations._Writer.finish
+    times, memory, finish = [], [], writing.Writer.finish
 
     def noted(self, *given):
         done = finish(self, *given)
@@ -60,9 +60,9 @@ def whole(job: Job, folder: Path, out: Path) -> tuple[float, list[float]]:
         memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return done
 
-    explanations._Writer.finish = noted
+    writing.Writer.finish = noted
     explain(job, source, model, preprocess, out, progress=False)
-    explanations._Writer.finish = finish
+    writing.Writer.finish = finish
     return times[-1] - times[0], memory
 
 

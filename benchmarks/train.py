@@ -88,7 +88,7 @@ def mnist(folder: Path) -> Data:
     with np.load(folder / "mnist.npz") as file:
         images = (file["train_images"], file["test_images"])
         labels = (file["train_labels"], file["test_labels"])
-    x, x_test = (np.repeat(np.float32(a)[..., None], 3, -1) / 255 for a in images)
+    x, x_test = (np.repeat(a.astype(np.float32)[..., None], 3, -1) / 255 for a in images)
     label, label_test = (a.astype(np.int32) for a in labels)
     return Data(x, label, x_test, label_test)
 

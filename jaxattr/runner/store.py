@@ -52,6 +52,11 @@ class Store(NamedTuple):
         listed = self.documents.list(_range(f"{folder}/")).result()
         return sorted(name.decode().removeprefix(f"{folder}/") for name in listed)
 
+    def all_names(self, end: str) -> list[str]:
+        """Return the names of all that ends so."""
+        listed = (name.decode() for name in self.documents.list().result())
+        return sorted(name for name in listed if name.endswith(end))
+
     def files(self) -> list[str]:
         """Return what a local folder holds, but for drafts; nothing of a bucket."""
         if not self.url.startswith("file://"):
@@ -111,9 +116,9 @@ def open_store(where: str | Path, *, create: bool = False) -> Store:
     """
     import tensorstore as ts
 
-    url = str(where)
+    url = str(where).removeprefix("file://")
     if "://" not in url:
-        path = Path(where).absolute()
+        path = Path(url).absolute()
         if create:
             path.mkdir(parents=True, exist_ok=True)
         elif not path.is_dir():

@@ -18,7 +18,7 @@ import jaxattr
 
 pytest.importorskip("grain")
 from jaxattr.data import open_source
-from jaxattr.runner import Job, explain, explanations
+from jaxattr.runner import Job, explain, programs, writing
 from jaxattr.runner.store import Store, open_store
 
 W = np.random.default_rng(0).normal(size=(8 * 8 * 3, 4)).astype(np.float32)
@@ -87,17 +87,31 @@ def test_maps_and_facts_are_stored(folder, whole):
     assert group.attrs["versions"]["jax"] == jax.__version__
 
 
+def test_xarray_reads_a_run(whole):
+    xarray = pytest.importorskip("xarray")
+    maps = xarray.open_zarr(whole[0], group="maps", consolidated=False)["saliency"]
+    assert (maps.dims, maps.shape) == (("image", "row", "column"), (11, 8, 8))
+    facts = xarray.open_zarr(whole[0])
+    assert facts["probability"].dims == ("image",)
+    assert facts.attrs["ids"][0] == "00.png"
+
+
+def test_a_run_at_a_url(folder, whole, tmp_path):
+    run(folder, f"file://{tmp_path}/run")
+    assert files(tmp_path / "run") == files(whole[0])
+
+
 def test_a_stopped_run_goes_on_to_the_same_bits(folder, whole, tmp_path, monkeypatch):
     out, _ = whole
-    finish, left = explanations._Writer.finish, iter([True, True, False])
+    finish, left = writing.Writer.finish, iter([True, True, False])
 
-    def stops(self, work, programs):
+    def stops(self, *given):
         if not next(left):
             raise KeyboardInterrupt
-        return finish(self, work, programs)
+        return finish(self, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(explanations._Writer, "finish", stops)
+        patch.setattr(writing.Writer, "finish", stops)
         with pytest.raises(KeyboardInterrupt):
             run(folder, tmp_path / "again")
     # a batch that was written but not marked is written again
@@ -163,14 +177,14 @@ def test_the_likeliest_class_and_one_for_all(folder, tmp_path):
 
 
 def test_out_of_memory_halves_the_batch(folder, whole, tmp_path, monkeypatch):
-    run_ = explanations._Programs._run
+    run_ = programs.Programs._run
 
     def short(self, number, x, target):
         if self.parts < 2:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return run_(self, number, x, target)
 
-    monkeypatch.setattr(explanations._Programs, "_run", short)
+    monkeypatch.setattr(programs.Programs, "_run", short)
     job = JOB._replace(methods={"saliency": {}})
     with pytest.warns(UserWarning, match="from batch 0 on 2 images at a time instead of 4"):
         run(folder, tmp_path, job)
@@ -216,7 +230,7 @@ def test_a_disk_that_is_full_ends_in_a_sentence(folder, whole, tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(Store, "array", lambda self, *given: full(self, *given))
         patch.setattr(
-            explanations._Writer,
+            writing.Writer,
             "_array",
             lambda self, *given: self.store.array(given[0], (11, *given[1]), 4, *given[2:]),
         )
@@ -261,7 +275,11 @@ def test_killed_at_any_moment_nothing_is_lost(folder, tmp_path):
 def test_eight_devices_and_two_processes(folder, whole, tmp_path):
     script = f"""
 import os, sys
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+dump = {str(tmp_path)!r} + f".hlo{{os.environ['JAX_PROCESS_ID']}}"
+os.environ["XLA_FLAGS"] = (
+    f"--xla_force_host_platform_device_count=8 --xla_dump_to={{dump}} --xla_dump_hlo_as_text"
+)
+os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # what is taken from it is not dumped
 sys.path[:0] = [{os.path.dirname(__file__)!r}]
 from pathlib import Path
 import jax
@@ -271,6 +289,9 @@ from test_explanations import JOB, run
 folder, out = Path({str(folder)!r}), Path({str(tmp_path)!r})
 print(run(folder, out, JOB._replace(batch=8)).examples)
 assert (jax.process_count(), len(jax.local_devices())) == (2, 8)
+steps = [p.read_text() for p in Path(dump).glob("*explained*after_optimizations.txt")]
+assert len(steps) == len(JOB.methods), "a program for each method"
+assert not any("all-gather" in step for step in steps), "the batch is gathered"
 """
     with socket.socket() as free:
         free.bind(("localhost", 0))
