@@ -54,8 +54,8 @@ def whole(job: Job, folder: Path, out: Path) -> tuple[float, list[float]]:
     source = open_source(job.data)
     times, memory, finish = [], [], writing.Writer.finish
 
-    def noted(self, *given):
-        done = finish(self, *given)
+    def noted(self, work, programs):
+        done = finish(self, work, programs)
         times.append(time.perf_counter())
         memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return done
