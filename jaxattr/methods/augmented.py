@@ -10,6 +10,7 @@ from jaxattr.facts import method
 from jaxattr.image.maps import heatmap
 from jaxattr.image.order import descending
 from jaxattr.image.resize import Resize, resize
+from jaxattr.portable import portable
 from jaxattr.types import Array, Attribution, Explanation, Key
 
 
@@ -91,6 +92,7 @@ def ranks(a: Array) -> Array:
     return (last - descending(a)).astype(a.dtype) / last
 
 
+@portable
 def ensemble(
     attributes: Sequence[Attribution],
     *,

@@ -10,6 +10,7 @@ from jax import lax
 from jaxattr.contract import attribution, check_positive
 from jaxattr.methods.excitation_backprop import relevance_at
 from jaxattr.methods.lrp import DEFAULT, composite_of
+from jaxattr.portable import portable
 from jaxattr.rules.composites import Composite
 from jaxattr.rules.propagation import logit, propagate
 from jaxattr.tracing.taps import split
@@ -32,6 +33,7 @@ class Concepts(NamedTuple):
     relevance: Array
 
 
+@portable
 def concept_relevance(
     f: Fun,
     *,

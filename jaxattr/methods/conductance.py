@@ -9,6 +9,7 @@ from jaxattr.contract import attribution, check_positive, class_gradient, resolv
 from jaxattr.loops.moments import moments
 from jaxattr.loops.progress import Progress
 from jaxattr.loops.quadrature import Nodes, Quadrature, gauss_legendre, midpoint
+from jaxattr.portable import portable
 from jaxattr.tracing.taps import Split, split
 from jaxattr.types import Array, Baseline, Explanation, Fun
 
@@ -16,6 +17,7 @@ Weigh: TypeAlias = Callable[[Split, Callable[[Array], Array], Array], Array]
 """A layer, images along the path and a place on it to what multiplies the gradient there."""
 
 
+@portable
 def conductance(
     f: Fun,
     *,
@@ -72,6 +74,7 @@ def conductance(
     return _along(f, layer, midpoint(steps), baseline, change, chunk, progress)
 
 
+@portable
 def internal_influence(
     f: Fun,
     *,

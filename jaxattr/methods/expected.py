@@ -8,9 +8,11 @@ from jax.typing import ArrayLike
 from jaxattr.contract import attribution, broadcast, check_positive
 from jaxattr.loops.moments import moments
 from jaxattr.loops.progress import Progress
+from jaxattr.portable import portable
 from jaxattr.types import Array, Attribution, Explanation, Fun, Key
 
 
+@portable
 def expected(
     method: Callable[..., Attribution],
     f: Fun,

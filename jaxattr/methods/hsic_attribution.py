@@ -39,7 +39,7 @@ def hsic_attribution(
 
     for scores `s_i` of the image behind binary masks, the rounded Sobol sequence, the same for all
     images, so that nothing is random. `n` passes tell about all cells at once, where Sobol indices
-    take `n` for each. Laws: no value is negative; a score that does not depend on the masks
+    take `n` for each. Laws: no cell has a negative value; a score that does not depend on the masks
     gives 0.
 
     Args:

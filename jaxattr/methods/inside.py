@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr.contract import check_images, resolve_baseline
+from jaxattr.portable import portable
 from jaxattr.tracing.taps import split
 from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun, Key
 
@@ -16,6 +17,7 @@ Make: TypeAlias = Callable[..., Attribution]
 """A method, or a `functools.partial` of one: from a classifier to an attribution."""
 
 
+@portable
 def inside(
     method: Make, f: Fun, *, layer: str, baseline: Baseline | None = None
 ) -> Explanation[Array]:
@@ -106,6 +108,7 @@ def channels(f: Fun, *, layer: str, at: tuple[int, int] | None = None) -> Fun:
     return g
 
 
+@portable
 def several_inputs(
     method: Make, f: Callable[[Any], Array], *, baselines: Any = None
 ) -> Explanation[Any]:

@@ -1,5 +1,6 @@
 """Methods of any number, at layers, of units and of several inputs."""
 
+import pickle
 from functools import partial
 
 import jax
@@ -110,6 +111,19 @@ def test_relevance_of_a_scalar_is_complete(of_all):
     rows = np.arange(2)
     change = g(X)[rows, TARGET] - g(0 * X + 0.3)[rows, TARGET]
     np.testing.assert_allclose(total, change, rtol=1e-4)
+
+
+def test_pickled():
+    made = [
+        jaxattr.inside(jaxattr.saliency, f, layer="hidden"),
+        jaxattr.several_inputs(jaxattr.saliency, f),
+        jaxattr.expected(jaxattr.deeplift, f, references=0.3),
+        jaxattr.ensemble([jaxattr.saliency(f)]),
+    ]
+    again = pickle.loads(pickle.dumps(made))
+    each = jax.jit(lambda x, t: [a(x, t) for a in (*made, *again)])(X, TARGET)
+    for ours, theirs in zip(each[:4], each[4:], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_what_is_no_scalar():
