@@ -120,9 +120,10 @@ STRANGE = {
 }
 
 
-@pytest.mark.parametrize("f", STRANGE.values(), ids=STRANGE)
-def test_complete_on_every_operation(f):
+@pytest.mark.parametrize("name", mostly_slow(STRANGE, [*STRANGE][::3]))
+def test_complete_on_every_operation(name):
     """Both ways: what leads from the baseline to `x` leads back with the other sign."""
+    f = STRANGE[name]
     with enable_x64(True):
         rng = np.random.default_rng(4)
         x, start = rng.normal(size=(2, 2, 6, 5, 3))

@@ -135,7 +135,7 @@ def test_jit_and_eager(method):
         ["lrp"],
     ),
 )
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", mostly_slow(FRAMEWORKS, ["nnx", "equinox"]))
 def test_every_framework(framework, method):
     """The same network in Flax, Equinox and Haiku gets the same map."""
     net, params, x, target = load("resnet")

@@ -92,6 +92,7 @@ def test_bias_terms():
         assert relative_error(picked(fast, target), y_plus) < 1e-10
 
 
+@pytest.mark.slow
 def test_parts_of_todays_networks_are_complete():
     """Positive, negative and nuisance parts sum to what the held view makes of the image."""
     with enable_x64(True):
@@ -123,7 +124,9 @@ def test_mask_gradients_equal_double_backprop(name):
             assert relative_error(ours[k], theirs[k]) < 1e-10
 
 
-@pytest.mark.parametrize("loss", [positive, positive_negative, disentangling])
+@pytest.mark.parametrize(
+    "loss", mostly_slow([positive, positive_negative, disentangling], [disentangling])
+)
 @pytest.mark.parametrize("bias", mostly_slow([False, True], [True]))
 def test_the_loss_falls(loss, bias):
     net, params, x, target = load("tiny")
@@ -149,7 +152,7 @@ def test_the_first_masks_are_those_of_guided_backpropagation(name):
         assert (losses[guided] < losses[0.0]).all()
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("per_channel", mostly_slow([False, True], [True]))
 def test_mask_shapes(per_channel):
     net, params, x, target = load("vgg")
     f = plain(net, params)
@@ -284,7 +287,7 @@ def test_errors(method):
         METHODS[method](gated)(x, target)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", mostly_slow(METHODS, [*METHODS][:1]))
 def test_progress_is_told_and_changes_nothing(method):
     net, params, x, target = load("tiny")
     f, told = plain(net, params), []

@@ -30,7 +30,7 @@ def picked(logits, target):
     return logits[jnp.arange(len(target)), target]
 
 
-@pytest.mark.parametrize("sqrt", [False, True])
+@pytest.mark.parametrize("sqrt", mostly_slow([False, True], [True]))
 @every_net
 def test_blur_integrated_gradients_against_pair(name, sqrt):
     with enable_x64(True):

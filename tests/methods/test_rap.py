@@ -114,6 +114,7 @@ def test_influence_and_the_box(layer):
     np.testing.assert_allclose(down, (boxed / boxed.sum(1, keepdims=True)).T @ r, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_every_spelling_of_relu():
     net, params, x, target = load("vgg")
     spelled = [plain(net, params, relu=RELUS[r]) for r in ("jax.nn.relu", *OTHERS)]

@@ -25,7 +25,7 @@ OTHERS = ("clip(z, 0)", "where(z > 0, z, 0)")
 FEATURES = {"vgg": "relu3", "stack": "relu4"}
 
 
-@pytest.mark.parametrize("start", ["target", "hostile"])
+@pytest.mark.parametrize("start", mostly_slow(["target", "hostile"], ["hostile"]))
 @pytest.mark.parametrize("name", mostly_slow(FEATURES, ["stack"]))
 def test_the_authors_code(name, start):
     """Down from their start, without purging."""
@@ -292,6 +292,7 @@ def test_bad_hostile_classes():
     np.testing.assert_array_equal(jnp.isnan(a).all((1, 2, 3)), [False, True, False])
 
 
+@pytest.mark.slow
 def test_every_spelling_of_relu():
     net, params, x, target = load("tiny")
     spelled = [plain(net, params, relu=RELUS[r]) for r in ("jax.nn.relu", *OTHERS)]

@@ -35,6 +35,7 @@ def test_it_is_torchvisions(torchvision, preprocess, size):
     np.testing.assert_allclose(preprocess(image), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_published_preprocessing_is_torchvisions(torchvision):
     models = torchvision.models
     image = photograph(401, 377)
