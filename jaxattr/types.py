@@ -27,6 +27,13 @@ what the method says.
 Grid: TypeAlias = tuple[int, int] | None
 """Rows and columns of a layer's tokens, None where the function tells how they lie."""
 
+Layer: TypeAlias = str | int | object
+"""A layer of a function.
+
+Its name: a module path such as `"layer4"`, a `jax.named_scope` or a `checkpoint_name`; its position
+in `jaxattr.sites`; or the module of Flax, Equinox or Keras itself, a part of the function's model.
+"""
+
 
 class Fun(Protocol):
     """A classifier: images `(B, H, W, C)` to logits `(B, K)`, any JAX callable.

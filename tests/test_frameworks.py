@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import linen, nnx
 
 import jaxattr
 from jaxattr.tracing.taps import split
@@ -72,6 +72,14 @@ class Wrapper:
         return self.model(x)
 
 
+class Named(linen.Module):
+    def setup(self):
+        self.inner, self.head = linen.Dense(4), linen.Dense(2)
+
+    def __call__(self, x):
+        return self.head(linen.relu(self.inner(x)).mean((1, 2)))
+
+
 BLOCKS = ["blocks/0", "blocks/1/layers/0", "blocks/1/layers/1"]
 FLAX_LAYERS = ["stem", *[f"{b}/act/conv" for b in BLOCKS], "fc"]
 EQUINOX_LAYERS = ["stem", *[f"{b}/layers/0" for b in BLOCKS], "fc"]
@@ -132,6 +140,28 @@ def test_layers_are_found_by_these_names():
     found = jax.jit(split(equinox()[0], X, layer="blocks/0").before)(X)
     wanted = jax.vmap(lambda image: EQUINOX.blocks[0](EQUINOX.stem(image)))(first(X))
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_layers_are_found_by_the_modules():
+    net = Named()
+    variables = net.init(jax.random.key(0), X)
+    bound = net.bind(variables)
+    found = [
+        (FLAX, FLAX.blocks[1].layers[0].conv, "blocks/1/layers/0/act/conv"),
+        (FLAX, FLAX.blocks[0], "blocks/0"),
+        (equinox()[0], EQUINOX.blocks[1].layers[1], "blocks/1/layers/1"),
+        (lambda x: net.apply(variables, x), bound.inner, "inner"),
+    ]
+    for f, module, name in found:
+        values = [
+            jax.jit(lambda x, f=f, m=m: split(f, x, layer=m).before(x))(X) for m in (module, name)
+        ]
+        np.testing.assert_array_equal(*values)
+    for other in (Block(nnx.Rngs(0)), FLAX, net, 1.5, True):
+        with pytest.raises(
+            ValueError, match=r"layer is a \w+ that is no part of a model in the func"
+        ):
+            split(FLAX, X, layer=other)
 
 
 def test_calls_are_named_while_a_function_is_read_alone():

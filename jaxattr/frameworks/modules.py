@@ -54,6 +54,32 @@ def paths(held: Mapping[str, Any]) -> dict[int, Path]:
     return found
 
 
+def known_by(f: Any, layer: Any) -> str | int | Path:
+    """Return the name or the position of a layer, or the path of one that is given as a module.
+
+    Args:
+        f: the function that holds the model.
+        layer: its name or position, a module of NNX or Equinox below the model, a module of Linen
+            that is bound, or a layer of Keras.
+
+    Raises:
+        ValueError: if it is none of these.
+    """
+    if isinstance(layer, str) or type(layer) is int:
+        return layer
+    path = paths(models(f)).get(id(layer), ())
+    if isinstance(layer, _existing(("flax.linen", "Module"))):
+        path = layer.path if layer.scope is not None else ()
+    if isinstance(layer, _existing(("keras", "Layer"))):
+        path = (layer.name,)
+    if not path:
+        raise ValueError(
+            f"layer is a {type(layer).__name__} that is no part of a model in the function: give a "
+            "module of the model, its name, or its position in jaxattr.sites(f, x)"
+        )
+    return path
+
+
 def _existing(*named: tuple[str, str]) -> tuple[type, ...]:
     libraries = [(sys.modules.get(library), name) for library, name in named]
     return tuple(getattr(library, name) for library, name in libraries if hasattr(library, name))

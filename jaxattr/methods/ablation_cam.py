@@ -11,7 +11,7 @@ from jaxattr.loops.variants import evaluate
 from jaxattr.methods.layers import drawn
 from jaxattr.scores import Score
 from jaxattr.tracing.taps import split
-from jaxattr.types import Array, Attribution, Fun, Grid
+from jaxattr.types import Array, Attribution, Fun, Grid, Layer
 
 
 @method(
@@ -22,7 +22,7 @@ from jaxattr.types import Array, Attribution, Fun, Grid
 def ablation_cam(
     f: Fun,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     grid: Grid = None,
     score: Score = scores.logit,
     chunk: int = 16,

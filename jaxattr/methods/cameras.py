@@ -11,7 +11,7 @@ from jaxattr.image.resize import resize, resize_cubic
 from jaxattr.loops.moments import moments
 from jaxattr.loops.progress import Progress
 from jaxattr.methods.layers import at_layer
-from jaxattr.types import Array, Attribution, Fun, Grid
+from jaxattr.types import Array, Attribution, Fun, Grid, Layer
 
 SCALES = tuple(1 + 100 * k / 224 for k in range(8))
 """Of an image of 224 pixels 224, 324, ... 924, as the authors take them."""
@@ -25,7 +25,7 @@ SCALES = tuple(1 + 100 * k / 224 for k in range(8))
 def cameras(
     f: Fun,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     grid: Grid = None,
     scales: Sequence[float] = SCALES,
     chunk: int = 16,

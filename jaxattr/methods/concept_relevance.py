@@ -14,7 +14,7 @@ from jaxattr.portable import portable
 from jaxattr.rules.composites import Composite
 from jaxattr.rules.propagation import logit, propagate
 from jaxattr.tracing.taps import split
-from jaxattr.types import Array, Explanation, Fun
+from jaxattr.types import Array, Explanation, Fun, Layer
 
 
 class Concepts(NamedTuple):
@@ -37,7 +37,7 @@ class Concepts(NamedTuple):
 def concept_relevance(
     f: Fun,
     *,
-    layer: str,
+    layer: Layer,
     count: int = 5,
     channels: Sequence[int] | None = None,
     composite: Composite = DEFAULT,
@@ -55,7 +55,8 @@ def concept_relevance(
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
-        layer: a module path such as `"layer4"`, a `jax.named_scope` or a `checkpoint_name`.
+        layer: a module path such as `"layer4"`, a `jax.named_scope` or a `checkpoint_name`, its
+            position in `jaxattr.sites`, or the module itself (`jaxattr.types.Layer`).
         count: how many channels there are, those of the highest relevance first.
         channels: numbers of channels instead, for all images.
         composite: as for `lrp`.
@@ -113,7 +114,7 @@ def concept_relevance(
     return attribution(f, explain, has_rules=True)
 
 
-def _chosen(total: Array, channels: Sequence[int] | None, count: int, layer: str) -> Array:
+def _chosen(total: Array, channels: Sequence[int] | None, count: int, layer: Layer) -> Array:
     """Return the numbers of channels, `(B, n)`."""
     there = total.shape[-1]
     wanted = range(count) if channels is None else channels

@@ -11,7 +11,7 @@ from jaxattr.loops.progress import Progress
 from jaxattr.loops.quadrature import Nodes, Quadrature, gauss_legendre, midpoint
 from jaxattr.portable import portable
 from jaxattr.tracing.taps import Split, split
-from jaxattr.types import Array, Baseline, Explanation, Fun
+from jaxattr.types import Array, Baseline, Explanation, Fun, Layer
 
 Weigh: TypeAlias = Callable[[Split, Callable[[Array], Array], Array], Array]
 """A layer, images along the path and a place on it to what multiplies the gradient there."""
@@ -21,7 +21,7 @@ Weigh: TypeAlias = Callable[[Split, Callable[[Array], Array], Array], Array]
 def conductance(
     f: Fun,
     *,
-    layer: str,
+    layer: Layer,
     steps: int = 50,
     baseline: Baseline = 0.0,
     chunk: int = 1,
@@ -78,7 +78,7 @@ def conductance(
 def internal_influence(
     f: Fun,
     *,
-    layer: str,
+    layer: Layer,
     steps: int = 50,
     baseline: Baseline = 0.0,
     quadrature: Quadrature = gauss_legendre,
@@ -128,7 +128,7 @@ def internal_influence(
 
 def _along(
     f: Fun,
-    layer: str,
+    layer: Layer,
     nodes: Nodes,
     baseline: Baseline,
     weigh: Weigh,

@@ -13,7 +13,7 @@ from jaxattr.rules.propagation import Relevance
 from jaxattr.rules.relevance import divide
 from jaxattr.tracing.taps import Split
 from jaxattr.tracing.weights import Weighted
-from jaxattr.types import Array, Attribution, Explanation, Fun, Grid
+from jaxattr.types import Array, Attribution, Explanation, Fun, Grid, Layer
 
 
 def contrast(r: Array, x: Array, layer: Weighted) -> Handed:
@@ -33,7 +33,7 @@ CONTRASTIVE = EXCITATION._replace(last=contrast)
 
 @portable
 def contrastive_excitation_backprop_details(
-    f: Fun, *, layer: str | None = None, grid: Grid = None
+    f: Fun, *, layer: Layer | None = None, grid: Grid = None
 ) -> Explanation[Relevance]:
     """Return the map of `contrastive_excitation_backprop` at the image and at every layer.
 
@@ -54,7 +54,7 @@ def contrastive_excitation_backprop_details(
     details=contrastive_excitation_backprop_details,
 )
 def contrastive_excitation_backprop(
-    f: Fun, *, layer: str | None = None, grid: Grid = None
+    f: Fun, *, layer: Layer | None = None, grid: Grid = None
 ) -> Attribution:
     r"""Attribute what excites the target less what excites its opposite.
 

@@ -10,12 +10,12 @@ from jaxattr.methods.rsp import Rules, handed_down
 from jaxattr.portable import portable
 from jaxattr.rules.propagation import Relevance, propagate, propagate_layers
 from jaxattr.tracing.taps import split
-from jaxattr.types import Array, Attribution, Explanation, Fun
+from jaxattr.types import Array, Attribution, Explanation, Fun, Layer
 
 
 @portable
 def contrastive_rsp_details(
-    f: Fun, *, layer: str | None = None, purge: bool = True, pointwise: bool = False
+    f: Fun, *, layer: Layer | None = None, purge: bool = True, pointwise: bool = False
 ) -> Explanation[Relevance]:
     """Return the relevance of `contrastive_rsp` at the image and up to the feature layer.
 
@@ -35,7 +35,7 @@ def contrastive_rsp_details(
     cost="as excitation_backprop, then rsp", family="relevance", details=contrastive_rsp_details
 )
 def contrastive_rsp(
-    f: Fun, *, layer: str | None = None, purge: bool = True, pointwise: bool = False
+    f: Fun, *, layer: Layer | None = None, purge: bool = True, pointwise: bool = False
 ) -> Attribution:
     """Attribute as `rsp` does, starting from contrastive excitation backprop.
 
@@ -73,7 +73,7 @@ def contrastive_rsp(
     return _attribution(f, propagate, layer, Rules(purge, pointwise))
 
 
-def _attribution(f: Fun, run: Callable[..., Any], layer: str | None, rules: Rules) -> Any:
+def _attribution(f: Fun, run: Callable[..., Any], layer: Layer | None, rules: Rules) -> Any:
     def one(x: Array, target: Array) -> Any:
         halves = split(f, x[None], layer=layer)
         start = contrast_at(halves, x[None], target[None])

@@ -4,11 +4,11 @@ from jaxattr.contract import attribution
 from jaxattr.facts import method
 from jaxattr.methods.layers import at_image_or_layer
 from jaxattr.rules import gates
-from jaxattr.types import Attribution, Fun
+from jaxattr.types import Attribution, Fun, Layer
 
 
 @method(cost="1 forward, 1 backward", family="backward rules", inner=True)
-def deconvnet(f: Fun, *, layer: str | None = None) -> Attribution:
+def deconvnet(f: Fun, *, layer: Layer | None = None) -> Attribution:
     """Attribute by backpropagation that rectifies the gradient instead of gating it.
 
         g_in = max(g_out, 0)

@@ -7,14 +7,14 @@ from jaxattr.facts import method
 from jaxattr.loops.precision import at_least_float32
 from jaxattr.methods.layers import drawn
 from jaxattr.tracing.taps import split
-from jaxattr.types import Array, Attribution, Fun, Grid
+from jaxattr.types import Array, Attribution, Fun, Grid, Layer
 
 
 @method(cost="1 forward to the layer", family="class activation maps", spatial=True)
 def eigen_cam(
     f: Fun,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     grid: Grid = None,
     center: bool = False,
     relu: bool = True,

@@ -3,14 +3,14 @@
 from jaxattr.facts import method
 from jaxattr.methods.eigen_cam import principal
 from jaxattr.methods.layers import Channels, cam
-from jaxattr.types import Array, Attribution, Fun, Grid
+from jaxattr.types import Array, Attribution, Fun, Grid, Layer
 
 
 @method(cost="1 forward, 1 backward to the layer", family="class activation maps", spatial=True)
 def eigen_grad_cam(
     f: Fun,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     grid: Grid = None,
     center: bool = False,
     relu: bool = True,

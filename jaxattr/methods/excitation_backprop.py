@@ -16,7 +16,7 @@ from jaxattr.rules.propagation import Relevance, Start, propagate, propagate_lay
 from jaxattr.rules.relevance import proportional
 from jaxattr.structures.factors import HELD
 from jaxattr.tracing.taps import Split, split
-from jaxattr.types import Array, Attribution, Explanation, Fun, Grid
+from jaxattr.types import Array, Attribution, Explanation, Fun, Grid, Layer
 
 excitation: LayerRule = lrp.without_bias(lrp.z_plus())
 """Shares of the positive contributions, `P_j = sum_k z+_jk / z+_k P_k` (Zhang et al., eq. 3)."""
@@ -41,7 +41,7 @@ EXCITATION = EXCITATION._replace(attending=EXCITATION._replace(sum=POSITIVE))
 
 @portable
 def excitation_backprop_details(
-    f: Fun, *, layer: str | None = None, grid: Grid = None
+    f: Fun, *, layer: Layer | None = None, grid: Grid = None
 ) -> Explanation[Relevance]:
     """Return the probabilities of `excitation_backprop` at the image and at every layer.
 
@@ -69,7 +69,7 @@ def excitation_backprop_details(
     family="relevance",
     details=excitation_backprop_details,
 )
-def excitation_backprop(f: Fun, *, layer: str | None = None, grid: Grid = None) -> Attribution:
+def excitation_backprop(f: Fun, *, layer: Layer | None = None, grid: Grid = None) -> Attribution:
     r"""Attribute to each unit the probability that it wins in a draw from the logit down.
 
     The draw starts at the target. A winner `k` draws among its inputs those that excite it,
@@ -114,7 +114,7 @@ def excitation_backprop(f: Fun, *, layer: str | None = None, grid: Grid = None) 
     return map_alone(f, EXCITATION, layer, grid)
 
 
-def map_alone(f: Fun, composite: Composite, layer: str | None, grid: Grid) -> Attribution:
+def map_alone(f: Fun, composite: Composite, layer: Layer | None, grid: Grid) -> Attribution:
     """Return the probabilities at the image or at a layer, by the rules of a composite."""
 
     def explain(x: Array, target: Array, key: object) -> Array:
@@ -127,7 +127,7 @@ def map_alone(f: Fun, composite: Composite, layer: str | None, grid: Grid) -> At
 
 
 def map_and_layers(
-    f: Fun, composite: Composite, layer: str | None, grid: Grid
+    f: Fun, composite: Composite, layer: Layer | None, grid: Grid
 ) -> Explanation[Relevance]:
     """Return the probabilities of `map_alone`, and those at every layer on the way."""
 

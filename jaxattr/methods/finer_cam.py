@@ -8,14 +8,14 @@ from jaxattr.facts import method
 from jaxattr.methods.grad_cam import by_mean_gradient
 from jaxattr.methods.layers import cam
 from jaxattr.scores import chosen, logit
-from jaxattr.types import Array, Attribution, Fun, Grid
+from jaxattr.types import Array, Attribution, Fun, Grid, Layer
 
 
 @method(cost="1 forward, 1 backward to the layer", family="class activation maps", spatial=True)
 def finer_cam(
     f: Fun,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     grid: Grid = None,
     classes: int = 3,
     alpha: float = 1.0,

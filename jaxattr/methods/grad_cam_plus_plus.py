@@ -4,11 +4,11 @@ import jax.numpy as jnp
 
 from jaxattr.facts import method
 from jaxattr.methods.layers import Channels, cam
-from jaxattr.types import Array, Attribution, Fun, Grid
+from jaxattr.types import Array, Attribution, Fun, Grid, Layer
 
 
 @method(cost="1 forward, 1 backward to the layer", family="class activation maps", spatial=True)
-def grad_cam_plus_plus(f: Fun, *, layer: str | None = None, grid: Grid = None) -> Attribution:
+def grad_cam_plus_plus(f: Fun, *, layer: Layer | None = None, grid: Grid = None) -> Attribution:
     """Weight a layer's channels by their positive gradients, each position by its own share.
 
         w_c = sum_ij alpha_ijc max(g_ijc, 0),    alpha = 1 / (2 + g_ijc sum_ab A_abc)      (eq. 19)

@@ -4,11 +4,11 @@ from jaxattr.contract import attribution
 from jaxattr.facts import method
 from jaxattr.methods.grad_cam import grad_cam
 from jaxattr.methods.guided_backprop import guided_backprop
-from jaxattr.types import Array, Attribution, Fun, Grid
+from jaxattr.types import Array, Attribution, Fun, Grid, Layer
 
 
 @method(cost="guided_backprop + grad_cam", family="class activation maps")
-def guided_grad_cam(f: Fun, *, layer: str | None = None, grid: Grid = None) -> Attribution:
+def guided_grad_cam(f: Fun, *, layer: Layer | None = None, grid: Grid = None) -> Attribution:
     """Multiply guided backpropagation with Grad-CAM.
 
         a = guided_backprop(x) * grad_cam(x)      (section 3.2)

@@ -3,11 +3,11 @@
 from jaxattr.contract import attribution
 from jaxattr.facts import method
 from jaxattr.methods.layers import at_image_or_layer
-from jaxattr.types import Array, Attribution, Fun
+from jaxattr.types import Array, Attribution, Fun, Layer
 
 
 @method(cost="1 forward, 1 backward", family="gradients", inner=True)
-def input_x_gradient(f: Fun, *, layer: str | None = None) -> Attribution:
+def input_x_gradient(f: Fun, *, layer: Layer | None = None) -> Attribution:
     """Attribute to each pixel its value times its gradient.
 
         a = x * d f(x)[t] / dx

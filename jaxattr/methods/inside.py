@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxattr.contract import check_images, resolve_baseline
 from jaxattr.portable import portable
 from jaxattr.tracing.taps import split
-from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun, Key
+from jaxattr.types import Array, Attribution, Baseline, Explanation, Fun, Key, Layer
 
 Make: TypeAlias = Callable[..., Attribution]
 """A method, or a `functools.partial` of one: from a classifier to an attribution."""
@@ -19,7 +19,7 @@ Make: TypeAlias = Callable[..., Attribution]
 
 @portable
 def inside(
-    method: Make, f: Fun, *, layer: str, baseline: Baseline | None = None
+    method: Make, f: Fun, *, layer: Layer, baseline: Baseline | None = None
 ) -> Explanation[Array]:
     """Attribute to the value of a layer instead of the image, by any method.
 
@@ -35,7 +35,8 @@ def inside(
         method: from a classifier to an attribution of the shape of its input; with its options,
             `functools.partial(jaxattr.integrated_gradients, steps=20)`.
         f: images `(B, H, W, C)` to logits `(B, K)`.
-        layer: a module path such as `"layer4"`, a `jax.named_scope` or a `checkpoint_name`.
+        layer: a module path such as `"layer4"`, a `jax.named_scope` or a `checkpoint_name`, its
+            position in `jaxattr.sites`, or the module itself (`jaxattr.types.Layer`).
         baseline: an image, or images, whose value at the layer is the baseline of a method that
             takes one; by default the method's own, of the layer's values.
 
@@ -71,7 +72,7 @@ def inside(
     return attribute
 
 
-def channels(f: Fun, *, layer: str, at: tuple[int, int] | None = None) -> Fun:
+def channels(f: Fun, *, layer: Layer, at: tuple[int, int] | None = None) -> Fun:
     """Make a classifier of the channels of a layer, so that any method explains a unit.
 
         g(x)_c = mean_ij h(x)_ijc,    or h(x)_ijc at one position

@@ -4,11 +4,11 @@ import jax.numpy as jnp
 
 from jaxattr.facts import method
 from jaxattr.methods.layers import Channels, cam
-from jaxattr.types import Array, Attribution, Fun, Grid
+from jaxattr.types import Array, Attribution, Fun, Grid, Layer
 
 
 @method(cost="1 forward, 1 backward to the layer", family="class activation maps", spatial=True)
-def layer_cam(f: Fun, *, layer: str | None = None, grid: Grid = None) -> Attribution:
+def layer_cam(f: Fun, *, layer: Layer | None = None, grid: Grid = None) -> Attribution:
     """Weight each position of a layer's channels by its own positive gradient.
 
         a = max( sum_c max(dy_t / dA_c, 0) A_c, 0 )

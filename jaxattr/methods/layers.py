@@ -12,7 +12,7 @@ from jaxattr.scores import Score, logit
 from jaxattr.tracing.local import Rule
 from jaxattr.tracing.taps import split
 from jaxattr.tracing.transform import with_rules
-from jaxattr.types import Array, Attribution, Fun, Grid
+from jaxattr.types import Array, Attribution, Fun, Grid, Layer
 
 
 class Channels(NamedTuple):
@@ -26,7 +26,7 @@ def at_layer(
     f: Fun,
     x: Array,
     target: Array,
-    layer: str | None,
+    layer: Layer | None,
     grid: Grid = None,
     *,
     rules: Mapping[str, Rule] | None = None,
@@ -53,7 +53,7 @@ def at_layer(
 
 def at_image_or_layer(
     f: Fun,
-    layer: str | None,
+    layer: Layer | None,
     rules: Mapping[str, Rule] | None = None,
     *,
     needs: Sequence[str] = (),
@@ -85,7 +85,7 @@ def cam(
     f: Fun,
     weigh: Callable[[Channels], Array],
     *,
-    layer: str | None,
+    layer: Layer | None,
     grid: Grid,
     relu: bool = True,
     score: Score = logit,

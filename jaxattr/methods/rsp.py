@@ -31,7 +31,7 @@ from jaxattr.rules.relevance import divide, proportional, settled
 from jaxattr.structures.factors import HELD
 from jaxattr.tracing.taps import Split, split
 from jaxattr.tracing.weights import Weighted
-from jaxattr.types import Array, Attribution, Explanation, Fun
+from jaxattr.types import Array, Attribution, Explanation, Fun, Layer
 
 
 class Rules(NamedTuple):
@@ -102,7 +102,7 @@ SECTIONAL = Composite(
 def rsp_details(
     f: Fun,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     hostile: Array | None = None,
     purge: bool = True,
     pointwise: bool = False,
@@ -130,7 +130,7 @@ def rsp_details(
 def rsp(
     f: Fun,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     hostile: Array | None = None,
     purge: bool = True,
     pointwise: bool = False,
@@ -235,7 +235,7 @@ def balanced(relevance: Array) -> Array:
 
 
 def _attribution(
-    f: Fun, run: Callable[..., Any], layer: str | None, hostile: Array | None, rules: Rules
+    f: Fun, run: Callable[..., Any], layer: Layer | None, hostile: Array | None, rules: Rules
 ) -> Any:
     def one(x: Array, target: Array, hostile: Array | None) -> Any:
         halves = split(f, x[None], layer=layer)

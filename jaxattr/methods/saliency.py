@@ -3,11 +3,11 @@
 from jaxattr.contract import attribution
 from jaxattr.facts import method
 from jaxattr.methods.layers import at_image_or_layer
-from jaxattr.types import Attribution, Fun
+from jaxattr.types import Attribution, Fun, Layer
 
 
 @method(cost="1 forward, 1 backward", family="gradients", inner=True)
-def saliency(f: Fun, *, layer: str | None = None) -> Attribution:
+def saliency(f: Fun, *, layer: Layer | None = None) -> Attribution:
     """Attribute the gradient of the class score to each pixel.
 
         a = d f(x)[t] / dx

@@ -11,7 +11,7 @@ from jaxattr.loops.progress import Progress
 from jaxattr.loops.variants import evaluate_variants
 from jaxattr.scores import Score, logit
 from jaxattr.tracing.taps import split
-from jaxattr.types import Array, Attribution, Fun, Grid
+from jaxattr.types import Array, Attribution, Fun, Grid, Layer
 
 
 @method(
@@ -22,7 +22,7 @@ from jaxattr.types import Array, Attribution, Fun, Grid
 def score_cam(
     f: Fun,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     grid: Grid = None,
     score: Score = logit,
     enlarge: Resize = resize,

@@ -8,14 +8,14 @@ from jaxattr.facts import method
 from jaxattr.methods.layers import drawn
 from jaxattr.scores import Score
 from jaxattr.tracing.taps import split
-from jaxattr.types import Array, Attribution, Fun, Grid
+from jaxattr.types import Array, Attribution, Fun, Grid, Layer
 
 
 @method(cost="1 forward, 2 backward to the layer", family="class activation maps", spatial=True)
 def shapley_cam(
     f: Fun,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     grid: Grid = None,
     score: Score = scores.logit,
     relu: bool = True,

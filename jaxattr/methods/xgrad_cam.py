@@ -4,12 +4,12 @@ import jax.numpy as jnp
 
 from jaxattr.facts import method
 from jaxattr.methods.layers import Channels, cam
-from jaxattr.types import Array, Attribution, Fun, Grid
+from jaxattr.types import Array, Attribution, Fun, Grid, Layer
 
 
 @method(cost="1 forward, 1 backward to the layer", family="class activation maps", spatial=True)
 def xgrad_cam(
-    f: Fun, *, layer: str | None = None, grid: Grid = None, relu: bool = True
+    f: Fun, *, layer: Layer | None = None, grid: Grid = None, relu: bool = True
 ) -> Attribution:
     """Weight a layer's channels by their gradients, averaged by what the channels hold.
 

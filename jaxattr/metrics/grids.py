@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxattr.contract import check_images, check_positive
 from jaxattr.tracing.taps import split
-from jaxattr.types import Array, Fun
+from jaxattr.types import Array, Fun, Layer
 
 
 def image_grids(x: Array, *, cells: int = 2) -> Array:
@@ -96,7 +96,7 @@ def difull(f: Fun, *, cells: int = 2) -> Fun:
     return lambda x: f(cell_images(x, cells=cells)).reshape(len(x), -1)
 
 
-def dipart(f: Fun, *, cells: int = 2, layer: str | None = None) -> Fun:
+def dipart(f: Fun, *, cells: int = 2, layer: Layer | None = None) -> Fun:
     """Make a classifier of grids of which each head sees the features of one cell alone (DiPart).
 
         g(x)[i K + k] = head(cell_i(features(x)))[k]

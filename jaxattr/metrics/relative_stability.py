@@ -12,7 +12,7 @@ from jaxattr.metrics.arguments import batch_of, check_range, real
 from jaxattr.metrics.results import Score, scored
 from jaxattr.metrics.stability import Sensitivity
 from jaxattr.tracing.taps import split
-from jaxattr.types import Array, Attribution, Fun, Key
+from jaxattr.types import Array, Attribution, Fun, Key, Layer
 
 SMALLEST = 1e-6
 """What stands for 0 where something is divided by."""
@@ -69,7 +69,7 @@ def relative_representation_stability(
     attribute: Attribution,
     f: Fun,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     radius: float = 0.02,
     samples: int = 10,
     chunk: int = 1,

@@ -3,11 +3,12 @@
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
 from jaxattr.frameworks.entering import unjitted
+from jaxattr.frameworks.modules import Path, known_by
 from jaxattr.programs import dataflow, interpret
 from jaxattr.programs.control_flow import has_bodies, written_out
 from jaxattr.programs.dataflow import Flow
@@ -18,6 +19,10 @@ from jaxattr.structures.tokens import TOKENS, grid_of
 from jaxattr.tracing.local import Rule
 from jaxattr.tracing.sites import scope_ends_with, should_inline, should_inline_remat, survey
 from jaxattr.tracing.transform import Traced
+from jaxattr.types import Layer
+
+Known: TypeAlias = str | int | Path
+"""What a layer is found by: a name, a position in `sites`, or the path of a module."""
 
 
 class Split(NamedTuple):
@@ -27,7 +32,7 @@ class Split(NamedTuple):
         before: `x -> value` at the layer.
         after: `(value, x) -> output`; `x` serves what bypasses the layer.
         roles: what the axes of the value are.
-        layer: its name, if it has been named.
+        layer: its name, position or module path, if it has been given.
         grid: rows and columns of its tokens, if it has tokens and that is known.
         first: what `before` runs, to be run under other rules.
     """
@@ -35,7 +40,7 @@ class Split(NamedTuple):
     before: Callable[[Any], jax.Array]
     after: Callable[[jax.Array, Any], Any]
     roles: Roles
-    layer: str | None
+    layer: Known | None
     grid: tuple[int, int] | None
     first: Traced
 
@@ -82,14 +87,14 @@ class Taps(NamedTuple):
     """The output of a function, and values met on the way."""
 
     output: Any
-    values: dict[str, jax.Array]
+    values: dict[str | int, jax.Array]
 
 
 def split(
     f: Callable[..., Any],
     x: Any,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     rules: Mapping[str, Rule] | None = None,
     grid: tuple[int, int] | None = None,
 ) -> Split:
@@ -100,8 +105,8 @@ def split(
     Args:
         f: a function of one argument.
         x: that argument, or its shape.
-        layer: a module path, `jax.named_scope` or `checkpoint_name`; the last value computed under
-            it is meant. By default the last layer with a spatial extent
+        layer: its name, position or module (`jaxattr.types.Layer`); the last value computed under
+            a name is meant. By default the last layer with a spatial extent
             (`structures.features.last_features`): of a VGG the last convolution's ReLU, of a ResNet
             the last residual sum's; of a transformer the tokens of the last block
             (`structures.tokens.last_tokens`).
@@ -112,6 +117,7 @@ def split(
         ValueError: if the layer is unknown (the known ones are listed), ambiguous, or in a loop
             of unknown length.
     """
+    layer = layer if layer is None else known_by(f, layer)
     program, tree, flow = _read(f, x, layer)
     known = roles(flow)
     cut = last_features(flow, known) if layer is None else _find(flow, layer)
@@ -126,14 +132,14 @@ def split(
     return Split(run_first, run_second, of_cut, layer, grid, first)
 
 
-def taps(f: Callable[..., Any], layers: Sequence[str]) -> Callable[..., Taps]:
+def taps(f: Callable[..., Any], layers: Sequence[str | int]) -> Callable[..., Taps]:
     """Return a function that also returns values inside `f`, and can add to them.
 
     Adding zeros and differentiating with respect to them gives the gradient at each layer.
 
     Args:
         f: a function of one argument.
-        layers: names as for `split`.
+        layers: names or positions, as for `split`.
 
     Returns:
         `tapped(x, add={}) -> Taps(output, values)`, where `add` and `values` are keyed by layer and
@@ -151,7 +157,7 @@ def taps(f: Callable[..., Any], layers: Sequence[str]) -> Callable[..., Taps]:
         {'double': Array([2., 2.], dtype=float32)}
     """
 
-    def tapped(x: Any, add: Mapping[str, jax.Array] | None = None) -> Taps:
+    def tapped(x: Any, add: Mapping[str | int, jax.Array] | None = None) -> Taps:
         program, tree, flow = _read(f, x, *layers)
         cuts = {layer: _find(flow, layer) for layer in layers}
         if unknown := set(add or ()) - set(cuts):
@@ -180,12 +186,14 @@ def taps(f: Callable[..., Any], layers: Sequence[str]) -> Callable[..., Taps]:
     return tapped
 
 
-def _read(f: Callable[..., Any], x: Any, *layers: str | None) -> tuple[Program, Any, Flow]:
+def _read(f: Callable[..., Any], x: Any, *layers: Known | None) -> tuple[Program, Any, Flow]:
     """Read `f`, looking inside a remat or a loop only if a layer is not found outside.
 
     A function under `jit` may have been traced before, when its modules had no names. The default
-    layer may be anywhere.
+    layer may be anywhere, and a position is one of those that `sites` lists.
     """
+    if any(isinstance(layer, int) for layer in layers):
+        f = unjitted(f)
     outside = [(f, should_inline, lambda _: None), (f, should_inline_remat, lambda _: None)]
     inside = [(g, should_inline_remat, written_out) for g in (f, unjitted(f))]
     attempts = [*([] if None in layers else outside), *inside]
@@ -193,12 +201,32 @@ def _read(f: Callable[..., Any], x: Any, *layers: str | None) -> tuple[Program, 
         (g, inline, write_out), *attempts = attempts
         program, tree = interpret.read(g, x, inline=inline, write_out=write_out)
         flow = dataflow.flow(program, program.inputs)
-        if not attempts or all(layer is None or _matches(flow, layer) for layer in layers):
+        if not attempts or all(map(partial(_has, flow), layers)):
             return program, tree, flow
 
 
-def _find(flow: Flow, layer: str) -> int:
-    """Return the last value computed under a name."""
+def _has(flow: Flow, layer: Known | None) -> bool:
+    return layer is None or isinstance(layer, int) or bool(_matches(flow, layer))
+
+
+def _at(program: Program, position: int) -> int:
+    """Return what the place at a position of `sites` makes."""
+    scope = survey(program)
+    found = {p.site.position: p.operation.outputs[0] for p in scope.places if p.site is not None}
+    if position in found:
+        return found[position]
+    if position in range(len(scope.sites)):
+        where = scope.sites[position].where
+        raise ValueError(f"layer {position} is {where}, inside a loop: give another, or a name")
+    raise ValueError(
+        f"layer is {position}; the positions in jaxattr.sites(f, x) are 0 to {len(scope.sites) - 1}"
+    )
+
+
+def _find(flow: Flow, layer: Known) -> int:
+    """Return the last value computed under a name, or the value at a position."""
+    if isinstance(layer, int):
+        return _at(flow.program, layer)
     matches = _matches(flow, layer)
     if not matches:
         raise ValueError(_unknown(flow, layer))
@@ -209,17 +237,24 @@ def _find(flow: Flow, layer: str) -> int:
     return matches[tuple(shallow[0].split("/"))]
 
 
-def _matches(flow: Flow, layer: str) -> dict[tuple[str, ...], int]:
-    """Return the last value of every scope whose path ends in the layer's name."""
+def _matches(flow: Flow, layer: str | Path) -> dict[Path, int]:
+    """Return the last value of every scope whose path ends in the layer's name, or leads to it."""
     found = {}
     for path, value in _named(flow):
         for n in range(1, len(path) + 1):
-            if scope_ends_with(path[:n], layer):
+            if _is_of(path[:n], layer):
                 found[path[:n]] = value
     return found
 
 
-def _named(flow: Flow) -> Iterator[tuple[tuple[str, ...], int]]:
+def _is_of(scope: Path, layer: str | Path) -> bool:
+    if isinstance(layer, str):
+        return scope_ends_with(scope, layer)
+    parts = iter(scope)  # a module's scopes may have those of the user between them
+    return scope[-1] == layer[-1] and all(name in parts for name in layer)
+
+
+def _named(flow: Flow) -> Iterator[tuple[Path, int]]:
     for e in flow.program.equations:
         values = [v for v in e.outputs if v in flow.active and flow.differentiable(v)]
         if values and e.primitive == "name":
@@ -237,10 +272,12 @@ def _inside(flow: Flow) -> Iterator[Flow]:
             yield from _inside(inner)
 
 
-def _unknown(flow: Flow, layer: str) -> str:
+def _unknown(flow: Flow, layer: str | Path) -> str:
     paths = dict.fromkeys(path[:n] for path, _ in _named(flow) for n in range(1, len(path) + 1))
     known = ["/".join(p) for p in paths]
-    if any(_matches(inner, layer) for inner in _inside(flow)):
+    looped = any(_matches(inner, layer) for inner in _inside(flow))
+    layer = layer if isinstance(layer, str) else "/".join(layer)
+    if looped:
         return f"layer {layer!r} is inside a loop of unknown or great length, or a shard_map"
     if not known:
         return (

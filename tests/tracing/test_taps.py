@@ -10,7 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 from nets import NETS, load, plain
 from speed import mostly_slow
 
-from jaxattr import taps
+from jaxattr import sites, taps
 from jaxattr.tracing.taps import split
 
 X = jax.random.normal(jax.random.key(0), (2, 3))
@@ -25,6 +25,24 @@ def stack(x):
     x = scoped("conv", lambda x: x + 1)(x)
     x = checkpoint_name(x * 3, "tagged")
     return scoped("second", nn.relu)(x).sum(-1)
+
+
+def test_a_layer_by_its_position():
+    """It is the one that `sites` lists there, whatever has names."""
+    f = jax.jit(
+        lambda x: lax.fori_loop(0, x.size, lambda i, y: nn.relu(y - i), stack(x) @ jnp.ones((2, 3)))
+    )
+    for site in sites(stack, X):
+        halves = split(stack, X, layer=site.position)
+        value = halves.before(X)
+        assert value.shape == site.shape
+        np.testing.assert_allclose(halves.after(value, X), stack(X), rtol=1e-6)
+    assert taps(stack, [0])(X).values[0].shape == (2, 3)
+    with pytest.raises(ValueError, match=r"layer is 99; the positions .* are 0 to 6"):
+        split(stack, X, layer=99)
+    inner = next(s for s in sites(f, X) if s.op == "relu" and s.shape == (3,))
+    with pytest.raises(ValueError, match=r"layer \d is `relu` .*inside a loop"):
+        split(f, X, layer=inner.position)
 
 
 @pytest.mark.parametrize(
