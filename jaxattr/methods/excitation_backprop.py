@@ -35,7 +35,7 @@ EXCITATION = Composite(
 )
 """Excitation backprop of networks without attention."""
 
-EXCITATION = EXCITATION._replace(attending=EXCITATION._replace(sum=POSITIVE))
+EXCITATION = EXCITATION._replace(attending=EXCITATION._replace(sum=POSITIVE, mean=POSITIVE))
 """Excitation backprop."""
 
 
@@ -79,9 +79,11 @@ def excitation_backprop(f: Fun, *, layer: Layer | None = None, grid: Grid = None
     (eqs. 1, 3) with BatchNorm as part of the layer and without biases. Activations pass the
     probability on, a max-pool to its winner, sums and average pools by the shares of what they
     add. Gates and normalizations pass it to what they scale. Attention is held: a winner draws
-    among the values that excite it, and residual sums share by their positive parts. Laws: on a
-    network of ReLUs without residual sums nothing is negative, and the whole is 1 where every
-    winner has an input that excites it.
+    among the values that excite it, and residual sums and means share by their positive parts. In
+    networks without attention they share in proportion: summands of both signs make the map signed
+    there, little where they follow ReLUs, as in a ResNet, much in an MLP-Mixer or a ConvNeXt. Laws:
+    with attention, or on a network of ReLUs without residual sums, nothing is negative, and the
+    whole is 1 where every winner has an input that excites it.
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.

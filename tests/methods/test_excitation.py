@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from modern import images, vit
 from nets import RELUS, load, plain
 from peers import peer, relative_error
 from precision import enable_x64
@@ -96,6 +97,14 @@ def test_a_probability_and_a_contrast():
     contrast = np.asarray(opposed)
     np.testing.assert_allclose(contrast.sum((1, 2, 3)), 0, atol=1e-10)
     assert np.abs(contrast).max() > 1e-3
+
+
+def test_attention_gives_a_probability():
+    with enable_x64(True):
+        f, x = vit(token=False, blocks=1, act=jax.nn.silu), images()
+        a = np.asarray(jax.jit(jaxattr.excitation_backprop(f))(x, jnp.array([1, 3])))
+    assert a.min() >= 0
+    np.testing.assert_allclose(a.sum((1, 2, 3)), 1, rtol=1e-3)
 
 
 @pytest.mark.parametrize("method", mostly_slow(METHODS, METHODS[1:]))
