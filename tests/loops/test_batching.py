@@ -5,11 +5,12 @@ import jax
 import numpy as np
 import pytest
 from nets import load, plain
+from speed import mostly_slow
 
 import jaxattr
 
 
-@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("size", mostly_slow([1, 2, 5], [2]))
 def test_the_same_maps(size):
     net, params, x, target = load("tiny")
     attribute, key = (

@@ -92,13 +92,18 @@ def test_transformer_attribution_by_its_definition():
         a, r = jax.jit(lambda x: (transformer_attribution(f)(x, TARGET), relevances(f, x, TARGET)))(
             x
         )
-        zeros = [jnp.zeros((2, 2, 17, 17))] * 2
-        score = lambda added: by_hand(x, added)[0][jnp.arange(2), TARGET].sum()
-        b0, b1 = (
-            jnp.eye(17) + jnp.maximum(g * r, 0).mean(1)
-            for g, r in zip(jax.grad(score)(zeros), r, strict=True)
-        )
-        expected = resize((b1 @ b0)[:, 0, 1:].reshape(2, 4, 4, 1), (8, 8))
+
+        @jax.jit
+        def defined(x, r):
+            score = lambda added: by_hand(x, added)[0][jnp.arange(2), TARGET].sum()
+            gradients = jax.grad(score)([jnp.zeros((2, 2, 17, 17))] * 2)
+            b0, b1 = (
+                jnp.eye(17) + jnp.maximum(g * r, 0).mean(1)
+                for g, r in zip(gradients, r, strict=True)
+            )
+            return resize((b1 @ b0)[:, 0, 1:].reshape(2, 4, 4, 1), (8, 8))
+
+        expected = defined(x, r)
     np.testing.assert_allclose(a, expected, rtol=1e-9, atol=1e-12)
 
 

@@ -7,6 +7,7 @@ import pytest
 from flax import linen
 from jax import lax, nn
 from nets import RELU6S, RELUS
+from speed import mostly_slow
 
 import jaxattr
 from jaxattr.rules import gates
@@ -78,7 +79,9 @@ def test_leaky_gate_at_zero(leaky):
     np.testing.assert_allclose(gradient(leaky, gates.guided, KINKS), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("f", SMOOTH + BENT, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "f", mostly_slow(SMOOTH + BENT, (SMOOTH + BENT)[::3]), ids=lambda f: f.__name__
+)
 def test_slope_is_the_derivative(f):
     x = jnp.linspace(-4.1, 4.3, 50)  # no kink
     plain = gates.gate(lambda g, z, slope: g * slope())
@@ -260,7 +263,7 @@ def _net(function):
     return lambda x: nn.relu(function(x @ w)).mean((1, 2)) @ v
 
 
-@pytest.mark.parametrize("power", POWERS)
+@pytest.mark.parametrize("power", mostly_slow(POWERS, [*POWERS][::3]))
 def test_a_power_before_a_layer_is_an_activation(power):
     """Guided backpropagation gates it, and relevance passes it."""
     f, x = _net(POWERS[power]), jax.random.normal(jax.random.key(1), (2, 4, 4, 3))

@@ -94,9 +94,10 @@ def test_gradient_without_rules(f):
 INSIDE = {k: f for k, f in DIFFERENTIABLE.items() if k not in ("einsum", "constant output")}
 
 
-@pytest.mark.parametrize("f", INSIDE.values(), ids=INSIDE)
-def test_a_rule_reaches_inside(f):
+@pytest.mark.parametrize("name", mostly_slow(INSIDE, [*INSIDE][::2]))
+def test_a_rule_reaches_inside(name):
     """The true gate changes nothing wherever the ReLU stands, a closed one does."""
+    f = INSIDE[name]
 
     def gated(backward):
         rules = {"activation": gates.gate(backward)}
@@ -217,7 +218,11 @@ def test_training_mode_is_an_error():
         jaxattr.lowered(lambda x: norm(x))(X)
 
 
-@pytest.mark.parametrize("rules", [{}, {"activation": gates.guided}], ids=["none", "guided"])
+@pytest.mark.parametrize(
+    "rules",
+    [pytest.param({}, marks=pytest.mark.slow), {"activation": gates.guided}],
+    ids=["none", "guided"],
+)
 def test_reading_twice_is_reading_once(rules):
     """A function that was read and lowered is read again like any other."""
     net, params, x, _ = load("lite")
