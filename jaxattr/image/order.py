@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -27,9 +28,22 @@ def descending(scores: Array) -> Array:
     """
     flat = scores.reshape(scores.shape[0], math.prod(scores.shape[1:]))
     order = jnp.argsort(-flat, axis=1, stable=True)
-    places = jnp.broadcast_to(jnp.arange(flat.shape[1]), flat.shape)
-    ranks = jnp.put_along_axis(jnp.zeros_like(order), order, places, axis=1, inplace=False)
+    places = jnp.arange(flat.shape[1], dtype=order.dtype)
+    # One scatter over the whole batch would gather it, where it is split over devices.
+    ranks = jax.vmap(lambda order: jnp.zeros_like(order).at[order].set(places))(order)
     return ranks.reshape(scores.shape)
+
+
+def largest(scores: Array, n: int) -> Array:
+    """Return where the `n` largest of each row are, the largest first; of equal ones the first.
+
+    As `jax.lax.top_k`, for which XLA gathers a batch that is split over devices.
+
+    >>> import jax.numpy as jnp
+    >>> largest(jnp.array([[1.0, 3.0, 3.0, 2.0]]), 3).tolist()
+    [[1, 2, 3]]
+    """
+    return jnp.argsort(scores, axis=-1, descending=True)[..., :n]
 
 
 def nth_smallest(a: Array, n: Array | int, *, where: Array | bool = True) -> Array:

@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -44,8 +45,7 @@ def batched(
     def attribute_batched(x: Array, target: Array, *, key: Key | None = None) -> T:
         x, target = jnp.asarray(x), jnp.asarray(target)
         n = x.shape[0]
-        numbers = chunks(n, size).numbers
-        count, each = numbers.shape
+        count, each = chunks(n, size).numbers.shape
 
         def step(part: tuple[Array, Array, Array]) -> T:
             i, x, target = part
@@ -53,6 +53,11 @@ def batched(
             report(progress, i, n, each=each)
             return maps
 
-        return joined(lax.map(step, (jnp.arange(count), x[numbers], target[numbers])), n)
+        def parted(a: Array) -> Array:  # every `count`th image, so that all devices have some
+            last = jnp.repeat(a[-1:], count * each - n, 0) if count * each > n else a[:0]
+            return jnp.concatenate([a, last]).reshape(each, count, *a.shape[1:]).swapaxes(0, 1)
+
+        found = lax.map(step, (jnp.arange(count), parted(x), parted(target)))
+        return joined(jax.tree.map(lambda a: a.swapaxes(0, 1), found), n)
 
     return attribute_batched

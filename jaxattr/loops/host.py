@@ -1,11 +1,15 @@
 """Python called from a compiled program."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
+from jaxattr.lowering import is_laid_out
+from jaxattr.lowering.varying import laid_out_like
 from jaxattr.types import Array
 
 AT_ONCE = 2**16
@@ -34,6 +38,20 @@ def call(
         return function(*(a.reshape(shape) for a, shape in zip(whole, shapes, strict=True)))
 
     return jax.pure_callback(join, result, *map(_pieces, arrays), vmap_method="sequential")
+
+
+def call_each(
+    function: Callable[..., np.ndarray], result: jax.ShapeDtypeStruct, *arrays: Array
+) -> Array:
+    """Do what `call` does for each image of a batch; `result` is that of one.
+
+    The host sees one image after another, so that a batch laid out over an explicit mesh is brought
+    together before, and laid out again after.
+    """
+    laid_out = any(map(is_laid_out, arrays))
+    whole = jax.sharding.reshard(arrays, PartitionSpec()) if laid_out else arrays
+    found = jax.vmap(partial(call, function, result))(*whole)
+    return laid_out_like(found, arrays[-1])
 
 
 def _pieces(a: Array) -> list[Array]:

@@ -10,6 +10,7 @@ from jax import lax
 from jaxattr.loops.chunks import chunks
 from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress, report
+from jaxattr.loops.samples import sampled
 from jaxattr.lowering.varying import laid_out_like
 from jaxattr.types import Array
 
@@ -22,10 +23,10 @@ class Moments(NamedTuple):
 
 
 def moments(
-    evaluate: Callable[[Any], Array],
+    evaluate: Callable[..., Array],
     samples: Any,
     weights: Array,
-    *,
+    *batch: Array,
     chunk: int = 1,
     progress: Progress | None = None,
 ) -> Moments:
@@ -37,23 +38,24 @@ def moments(
     each other, accumulated in at least float32. Law: the same for every `chunk`.
 
     Args:
-        evaluate: one sample to an array.
+        evaluate: one sample, and `batch`, to an array.
         samples: a pytree of arrays with the samples along the first axis.
         weights: a weight for each sample, not all zero.
-        chunk: how many samples are evaluated at once, by `vmap`, at most.
+        *batch: arrays with the images in front, as for `samples.sampled`.
+        chunk: how many samples are evaluated at once, at most.
         progress: called with the number of samples done, up to a hundred times.
     """
     n = weights.shape[0]
     numbers, valid = chunks(n, chunk)
     count, size = numbers.shape
-    result = jax.eval_shape(evaluate, jax.tree.map(lambda a: a[0], samples))
+    result = jax.eval_shape(evaluate, jax.tree.map(lambda a: a[0], samples), *batch)
     zero = laid_out_like(at_least_float32(jnp.zeros(result.shape, result.dtype)), result)
     weights = jnp.where(valid, weights[numbers], 0).astype(zero.dtype)
 
     def step(carry: tuple[Array, Moments], chunk_: tuple[Array, Any, Array]) -> tuple[Any, None]:
         seen, old = carry
         i, samples, w = chunk_
-        values = jax.vmap(evaluate)(samples).astype(zero.dtype)
+        values = sampled(evaluate, samples, *batch).astype(zero.dtype)
         total = seen + w.sum()
         share = jnp.where(total == 0, 0, w.sum() / jnp.where(total == 0, 1, total))
         new = _mean(values, w)

@@ -13,7 +13,7 @@ Figures are in `docs/speed.md`.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial, reduce
 from typing import Any, NamedTuple
 
@@ -123,7 +123,7 @@ def _taps(conv: Conv, x: Array, w: Array) -> Array:
     """Convolve by a matrix product for each tap of the kernel."""
     *_, inputs, outputs = conv.w
     seen = views(x, (*_window(conv)[:-1], Axis(conv.x[-1])))
-    kernel = w.reshape(-1, inputs, conv.groups, outputs // conv.groups)
+    kernel = _grouped(w, (inputs, outputs), (conv.groups, outputs // conv.groups))
 
     def product(seen: Array, w: Array) -> Array:
         parts = seen.reshape(*seen.shape[:-1], conv.groups, inputs)
@@ -139,13 +139,22 @@ def _taps_to_input(conv: Conv, w: Array, c: Array) -> Array:
 
 def _taps_to_kernel(conv: Conv, x: Array, c: Array) -> Array:
     inputs = conv.w[-2]
-    c = c.reshape(-1, conv.groups, conv.w[-1] // conv.groups)
+    c = _grouped(c, conv.w[-1:], (conv.groups, conv.w[-1] // conv.groups))
 
     def product(seen: Array) -> Array:
-        parts = seen.reshape(-1, conv.groups, inputs)
-        return jnp.einsum("pgi,pgo->igo", parts, c, precision=conv.precision)
+        parts = _grouped(seen, conv.x[-1:], (conv.groups, inputs))
+        kernel = jnp.einsum("pgi,pgo->igo", parts, c, precision=conv.precision)
+        return kernel.reshape(conv.w[-2:])
 
     return each_view(product, x, (*_window(conv)[:-1], Axis(conv.x[-1]))).reshape(conv.w)
+
+
+def _grouped(a: Array, last: Sequence[int], groups: Sequence[int]) -> Array:
+    """Make one of the axes before the last ones, and groups of the last.
+
+    Not by one reshape: explicit meshes know those that merge axes or part them, not both at once.
+    """
+    return a.reshape(-1, *last).reshape(-1, *last[:-1], *groups)
 
 
 def _like(shape: tuple[int, ...], c: Array) -> Any:

@@ -91,12 +91,12 @@ def blur_integrated_gradients(
         points = Blur(*(jnp.asarray(a, x.dtype) for a in rows))
         widths = jnp.asarray(np.diff(sigmas), x.dtype)
 
-        def evidence(point: Blur) -> Array:
+        def evidence(point: Blur, x: Array, target: Array) -> Array:
             blurred = _rows(point.here, x)
             moving = _columns(point.ahead, _rows(point.rate, x)) + _columns(point.rate, blurred)
             return moving * class_gradient(g, _columns(point.here, blurred), target)
 
-        found = moments(evidence, points, widths, chunk=chunk, progress=progress)
+        found = moments(evidence, points, widths, x, target, chunk=chunk, progress=progress)
         return -found.mean * widths.sum()
 
     return attribution(f, explain)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxattr.contract import attribution, check_positive
+from jaxattr.image.order import largest
 from jaxattr.methods.excitation_backprop import relevance_at
 from jaxattr.methods.lrp import DEFAULT, composite_of
 from jaxattr.portable import portable
@@ -124,5 +125,5 @@ def _chosen(total: Array, channels: Sequence[int] | None, count: int, layer: Lay
             f"from 0 to {there - 1}, and not {count if channels is None else list(channels)}"
         )
     if channels is None:
-        return lax.top_k(total, count)[1]
+        return largest(total, count)
     return jnp.broadcast_to(jnp.array(channels, int), (total.shape[0], len(channels)))

@@ -128,9 +128,9 @@ def dmbp_details(
             logits = frozen.logits(x, masks, bias=bias)
             return (logits * one_hot(target, logits)).sum(-1)
 
-        def both(x: Array, theta: tuple[Array, ...]) -> Array:
-            pairs = [jnp.stack([jax.nn.sigmoid(t), jax.nn.sigmoid(-t)]) for t in theta]
-            return jax.vmap(lambda masks: scores(x, masks, bias=bias))(tuple(pairs))
+        def both(x: Array, theta: tuple[Array, ...]) -> tuple[Array, Array]:
+            kept, others = (tuple(jax.nn.sigmoid(s * t) for t in theta) for s in (1, -1))
+            return scores(x, kept, bias=bias), scores(x, others, bias=bias)
 
         start = init(frozen, x, target) if callable(init) else init
         y = scores(x, None, bias=True)

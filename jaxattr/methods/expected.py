@@ -54,8 +54,9 @@ def expected(
 
     def explain(x: Array, target: Array, key: Key | None) -> Array:
         starts = images_like(references, x)
-        one = lambda start: method(f, baseline=start)(x, target, key=key)
-        return moments(one, starts, jnp.ones(len(starts)), chunk=chunk, progress=progress).mean
+        one = lambda start, x, target: method(f, baseline=start)(x, target, key=key)
+        given = (starts, jnp.ones(len(starts)), x, target)
+        return moments(one, *given, chunk=chunk, progress=progress).mean
 
     return attribution(f, explain)
 

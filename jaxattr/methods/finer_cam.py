@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from jaxattr.contract import check_positive
 from jaxattr.facts import method
+from jaxattr.image.order import largest
 from jaxattr.methods.grad_cam import by_mean_gradient
 from jaxattr.methods.layers import cam
 from jaxattr.scores import chosen, logit
@@ -67,7 +68,7 @@ def finer_cam(
         if not others:
             raise ValueError("a classifier of one logit has no other class: take grad_cam")
         distance = jnp.where(chosen(logits, target), jnp.inf, jnp.abs(logits - ours))
-        _, near = jax.lax.top_k(-distance, min(classes, others))
+        near = largest(-distance, min(classes, others))
         weights = jax.nn.softmax(jnp.take_along_axis(logits, near, 1))
         return (weights * (ours - alpha * jnp.take_along_axis(logits, near, 1))).sum(-1)
 

@@ -88,10 +88,10 @@ def expected_gradient(
     """Average gradients at given draws: numbers of references, and places on the way, `(n,)`."""
     g = lowered(f)
 
-    def evaluate(draw: tuple[Array, Array]) -> Array:
+    def evaluate(draw: tuple[Array, Array], x: Array, target: Array) -> Array:
         number, s = draw
         start = references[number][None]
         return (x - start) * class_gradient(g, start + s * (x - start), target)
 
     weights = jnp.ones(len(draws[0]))
-    return moments(evaluate, draws, weights, chunk=chunk, progress=progress).mean
+    return moments(evaluate, draws, weights, x, target, chunk=chunk, progress=progress).mean

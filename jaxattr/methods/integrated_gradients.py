@@ -62,10 +62,11 @@ def integrated_gradients(
         points = jnp.asarray(nodes.points, x.dtype)
         weights = jnp.asarray(nodes.weights, x.dtype)
 
-        def gradient(s: Array) -> Array:
+        def gradient(s: Array, x: Array, start: Array, target: Array) -> Array:
             return class_gradient(g, start + s * (x - start), target)
 
-        found = moments(gradient, points, weights, chunk=chunk, progress=progress)
+        batch = (x, start, target)
+        found = moments(gradient, points, weights, *batch, chunk=chunk, progress=progress)
         return (x - start) * found.mean * weights.sum()
 
     return attribution(f, explain)

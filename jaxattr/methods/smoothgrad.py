@@ -92,12 +92,13 @@ def over_noise(
         axes = tuple(range(1, x.ndim))
         sigma = noise * (x.max(axes, keepdims=True) - x.min(axes, keepdims=True))
 
-        def evaluate(key: Key) -> Array:
+        def evaluate(key: Key, x: Array, sigma: Array, target: Array) -> Array:
             ours, theirs = jax.random.split(key)
             draw = jax.random.normal(ours, x.shape[1:], x.dtype)
             return attribute(x + sigma * draw[None], target, key=theirs)
 
         keys = jax.random.split(key, samples)
-        return statistic(moments(evaluate, keys, jnp.ones(samples), chunk=chunk, progress=progress))
+        given = (keys, jnp.ones(samples), x, sigma, jnp.asarray(target))
+        return statistic(moments(evaluate, *given, chunk=chunk, progress=progress))
 
     return attribute_noisy

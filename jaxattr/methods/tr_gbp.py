@@ -18,6 +18,7 @@ from jaxattr.contract import (
 )
 from jaxattr.facts import method
 from jaxattr.image.linear import multiply
+from jaxattr.image.order import largest
 from jaxattr.image.resize import resize, resized_sum
 from jaxattr.portable import portable
 from jaxattr.programs.interpret import Equation
@@ -79,15 +80,14 @@ def _layers(f: Fun, activation: Rule, top: int) -> Explanation[Layers]:
     if top < 2:
         raise ValueError(f"top is {top}; expected at least 2 classes to compare")
 
-    def explain(x: Array, target: Array, key: object) -> Layers:
+    def one(image: Array, target: Array) -> Layers:
+        x = image[None]
         network = shifted(f, x, activation)
-        if not network.batched:
-            return one_by_one(f, one, x, target)
         if not network.activations:
             raise ValueError("the function has no activation, so there is nothing to guide")
         spatial = {k: s for k, s in network.shifts.items() if _convolves(s)}
-        ones = {k: jnp.ones((len(x), *_size(s)), x.dtype) for k, s in spatial.items()}
-        wholes = {k: jnp.ones(len(x), x.dtype) for k in network.shifts if k not in spatial}
+        ones = {k: jnp.ones((1, *_size(s)), x.dtype) for k, s in spatial.items()}
+        wholes = {k: jnp.ones(1, x.dtype) for k in network.shifts if k not in spatial}
 
         def logits(x: Array, ones: dict[str, Array], wholes: dict[str, Array]) -> Array:
             spread = {k: _spread(spatial[k], one) for k, one in ones.items()}
@@ -98,19 +98,17 @@ def _layers(f: Fun, activation: Rule, top: int) -> Explanation[Layers]:
 
         y, pull = jax.vjp(logits, x, *vary_like((ones, wholes), x))
         # The only class of a binary model has nothing to be compared with.
-        _, best = lax.top_k(y, min(top, y.shape[-1]) if y.shape[-1] > 1 else 0)
-        classes = jnp.concatenate([target[:, None], best], 1)
+        best = largest(y, top if y.shape[-1] > 1 else 0)
+        classes = jnp.concatenate([target[None, None], best.astype(target.dtype)], 1)
         gradient, maps, rest = jax.vmap(lambda k: pull(one_hot(k, y)), 1, 1)(classes)
         image = gradient.sum(-1, keepdims=True)
         biases = {k: Bias(a[..., None], _enlarged(a, x)) for k, a in maps.items()}
-        enlarge = lambda a, size: _enlarged(a, x)
-        whole = image + (resized_sum(maps.values(), x.shape[1:3], enlarge) if maps else 0)
+        size, enlarge = (x.shape[1], x.shape[2]), lambda a, size: _enlarged(a, x)
+        whole = image + (resized_sum(maps.values(), size, enlarge) if maps else 0)
         found = where_finite((relative(whole), image, biases, rest), y)
-        return Layers(found[0], classes, *found[1:])
+        return jax.tree.map(lambda a: a[0], Layers(found[0], classes, *found[1:]))
 
-    def one(x: Array, target: Array) -> Layers:
-        return jax.tree.map(lambda a: a[0], explain(x[None], target[None], None))
-
+    explain = lambda x, target, key: one_by_one(f, one, x, target)
     return attribution(f, explain, has_rules=True)
 
 

@@ -121,7 +121,7 @@ def xrai(
         a = jnp.take_along_axis(evidence, largest, -1)[..., 0]
         shape = jax.ShapeDtypeStruct(a.shape[1:], jnp.int32)
         known = jax.lax.stop_gradient((x, a))
-        labels = jax.vmap(partial(host.call, label, shape))(*known)
+        labels = host.call_each(label, shape, *known)
         return jax.vmap(_means)(a, labels)[..., None]
 
     return attribution(f, explain)

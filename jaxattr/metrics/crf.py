@@ -1,6 +1,5 @@
 """Regions refined by a fully connected CRF, so that their borders follow the image's."""
 
-from functools import partial
 from importlib.util import find_spec
 
 import jax
@@ -104,6 +103,6 @@ def dense_crf(
             )
         shape = jax.ShapeDtypeStruct(scores.shape[1:], jnp.bool_)
         known = jnp.asarray(images), region(scores), jnp.isfinite(scores)
-        return jax.vmap(partial(host.call, infer, shape))(*known)
+        return host.call_each(infer, shape, *known)
 
     return refined

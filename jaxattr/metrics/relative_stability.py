@@ -183,19 +183,22 @@ def _stability(
         x, target = batch_of(x), jnp.asarray(target)
         check_batch(f, x, target)
         ours, theirs = jax.random.split(need_key(key, "relative stability"))
-        explain = lambda x: _flat(real("the attribution", attribute(x, target, key=theirs)))
+        explain = lambda *at: _flat(real("the attribution", attribute(*at, key=theirs)))
         seen = kept(x)
-        told, value, predicted = explain(x), seen(x), f(x).argmax(-1)
+        told, value, predicted = explain(x, target), seen(x), f(x).argmax(-1)
 
-        def change(key: Key) -> Array:
+        def change(
+            key: Key, x: Array, target: Array, told: Array, value: Array, predicted: Array
+        ) -> Array:
             near = x + jax.random.uniform(key, x.shape[1:], x.dtype, -radius, radius)
-            moved = _length((told - explain(near)) / _divisor(told))
+            moved = _length((told - explain(near, target)) / _divisor(told))
             by = _length((value - seen(near)) / (_divisor(value) if relative else 1))
             same = f(near).argmax(-1) == predicted
             return jnp.where(same, moved / jnp.maximum(by, SMALLEST), -jnp.inf)
 
         keys = jax.random.split(ours, samples)
-        return scored(evaluate_samples(change, keys, chunk=chunk, progress=progress).max(0))
+        given = (keys, x, target, told, value, predicted)
+        return scored(evaluate_samples(change, *given, chunk=chunk, progress=progress).max(0))
 
     return measure
 

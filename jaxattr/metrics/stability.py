@@ -222,7 +222,7 @@ def continuity(
         each = np.linspace(-width, width, steps + 1 - steps % 2).round().astype(int)
         still = real("the attribution", attribute(x, target))
 
-        def change(distance: Array) -> Array:
+        def change(distance: Array, x: Array, target: Array, still: Array) -> Array:
             at = jnp.arange(width) - distance
             inside = ((at >= 0) & (at < width))[:, None]
             moved = jnp.where(inside, jnp.take(x, at, axis=2, mode="clip"), 0)
@@ -230,9 +230,8 @@ def continuity(
             gained = jnp.abs(attribute(moved, target) - still).reshape(len(x), -1).sum(1)
             return jnp.where(length > 0, gained / jnp.where(length > 0, length, 1), -jnp.inf)
 
-        found = evaluate_samples(
-            change, jnp.asarray(each[each != 0]), chunk=chunk, progress=progress
-        )
+        given = (jnp.asarray(each[each != 0]), x, target, still)
+        found = evaluate_samples(change, *given, chunk=chunk, progress=progress)
         return scored(found.max(0))
 
     return measure
@@ -253,15 +252,15 @@ def _over_neighbors(
 
     def compare(x: Array, target: Array, key: Key) -> tuple[Array, Array, Array]:
         ours, theirs = jax.random.split(need_key(key, name))
-        explain = lambda x: real("the attribution", attribute(x, target, key=theirs))
-        still = explain(x)
+        explain = lambda *at: real("the attribution", attribute(*at, key=theirs))
+        still = explain(x, target)
 
-        def change(key: Key) -> tuple[Array, Array]:
+        def change(key: Key, x: Array, target: Array, still: Array) -> tuple[Array, Array]:
             near = x + jax.random.uniform(key, x.shape[1:], x.dtype, -radius, radius)
-            return _norm(explain(near) - still), _norm(near - x)
+            return _norm(explain(near, target) - still), _norm(near - x)
 
-        keys = jax.random.split(ours, samples)
-        moved, distance = evaluate_samples(change, keys, chunk=chunk, progress=progress)
+        given = (jax.random.split(ours, samples), x, target, still)
+        moved, distance = evaluate_samples(change, *given, chunk=chunk, progress=progress)
         return moved, distance, _norm(still)
 
     return compare
