@@ -100,11 +100,13 @@ def test_a_probability_and_a_contrast():
 
 
 def test_attention_gives_a_probability():
+    """Nothing is negative, and only a winner that nothing excites keeps its share."""
     with enable_x64(True):
         f, x = vit(token=False, blocks=1, act=jax.nn.silu), images()
         a = np.asarray(jax.jit(jaxattr.excitation_backprop(f))(x, jnp.array([1, 3])))
     assert a.min() >= 0
-    np.testing.assert_allclose(a.sum((1, 2, 3)), 1, rtol=1e-3)
+    assert np.all(a.sum((1, 2, 3)) > 0.99)
+    assert np.all(a.sum((1, 2, 3)) < 1 + 1e-9)
 
 
 @pytest.mark.parametrize("method", mostly_slow(METHODS, METHODS[1:]))
