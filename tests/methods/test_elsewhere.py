@@ -25,6 +25,7 @@ def f(x):
     return jnp.tanh(h).mean((1, 2)) @ W
 
 
+@pytest.mark.slow
 def test_layers_and_units_against_captum():
     with enable_x64(True):
         net, params, x, target = load("vgg", "float64")

@@ -27,7 +27,7 @@ def smooth_function(x):
 IMAGE = jnp.array([0.7, -1.5, 2.0]).reshape(1, 1, 3, 1)
 
 
-@pytest.mark.parametrize("t", [0, 1])
+@pytest.mark.parametrize("t", mostly_slow([0, 1], [1]))
 def test_linear_model(t):
     target = jnp.array([t])
     for method, expected in [

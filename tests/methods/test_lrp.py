@@ -161,7 +161,10 @@ def test_relevance_is_conserved_everywhere(name, composite):
         assert (np.abs(lost) < 1e-8 * scale).all(), name
 
 
-@pytest.mark.parametrize("rule", [lrp.z_box(-9.0, 9.0), lrp.flat(), lrp.w_square()])
+FULL = [lrp.z_box(-9.0, 9.0), lrp.flat(), lrp.w_square()]
+
+
+@pytest.mark.parametrize("rule", mostly_slow(FULL, FULL[:1]))
 def test_without_biases_a_rule_conserves_where_every_output_has_terms(rule):
     with enable_x64(True):
         f, x, target = network("resnet")
@@ -332,7 +335,10 @@ def test_a_gate_passes_relevance_to_its_signal():
     np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "composite"), [("attn", attn_lrp), ("cp", cp_lrp)])
+LXT = [("attn", attn_lrp), ("cp", cp_lrp)]
+
+
+@pytest.mark.parametrize(("name", "composite"), mostly_slow(LXT, LXT[:1]))
 def test_attention_against_lxt(name, composite):
     """The explicit rules of AttnLRP's authors; where there is no stabilizer left."""
     with enable_x64(True):
@@ -398,12 +404,13 @@ def test_relevance_is_conserved_through_gates_and_norms(name):
     with enable_x64(True):
         f, x, target = MODERN[name](), images(), jnp.array([1, 3])
         composite = DEFAULT._replace(attending=None)
-        a = jax.jit(jaxattr.lrp(f, composite=composite, conserve=True))(x, target)
-        found = jaxattr.conservation(f, composite=composite, conserve=True)(x, target)
+        explain = jaxattr.lrp(f, composite=composite, conserve=True)
+        account = jaxattr.conservation(f, composite=composite, conserve=True)
+        a, found, logits = jax.jit(lambda x, t: (explain(x, t), account(x, t), f(x)))(x, target)
         token = found.lost.pop("concatenate", 0)  # a class token is no part of the image
         np.testing.assert_allclose(sum(found.lost.values()), 0, atol=1e-8)
-        logits = f(x)[np.arange(2), target]
-        np.testing.assert_allclose(a.sum((1, 2, 3)) + token, logits, rtol=1e-6)
+        expected = logits[np.arange(2), target]
+        np.testing.assert_allclose(a.sum((1, 2, 3)) + token, expected, rtol=1e-6)
 
 
 def test_nothing_to_explain_gives_nothing():

