@@ -118,7 +118,7 @@ def evaluate(
     with no_traceback():
         from jaxattr.runner import evaluate
         from jaxattr.runner.devices import connect
-        from jaxattr.runner.evaluating import OF_TRUTH
+        from jaxattr.runner.measuring import OF_TRUTH
         from jaxattr.runner.tables import means
 
         if shard is None:

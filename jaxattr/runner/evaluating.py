@@ -6,31 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
 from jaxattr import metrics
-from jaxattr.data import Record, Source, batches, class_mask
+from jaxattr.data import Source, batches
 from jaxattr.data.reading import shard as part_of
-from jaxattr.runner.devices import part, spread, with_weights
+from jaxattr.runner.devices import part
 from jaxattr.runner.jobs import hash_of
+from jaxattr.runner.measuring import METRICS, filled, program, truth_of
 from jaxattr.runner.store import Store, array_name, differences, open_store
 from jaxattr.runner.tables import Row, write_tables
-from jaxattr.scores import sigmoid
 from jaxattr.types import Array
-
-OF_MODEL = ("insertion", "deletion", "morf", "lerf", "completeness_error", "infidelity")
-OF_TRUTH = ("pointing_game", "energy_pointing_game", "localization_iou", "segmentation_iou")
-OF_MAP = ("boundary_dependency",)
-METRICS = (*OF_MODEL, *OF_TRUTH, *OF_MAP)
-"""The metrics of stored maps; the other metrics compare networks, or methods."""
-
-LOWER = ("deletion", "morf", "completeness_error", "infidelity", "boundary_dependency")
-"""Those of which a lower score is the better one."""
-
-CANVAS = 256
-"""Photographs are padded to a multiple of this, so that few shapes are compiled."""
 
 
 def evaluate(
@@ -50,9 +37,9 @@ def evaluate(
     input shows (`Geometry.visible`), for the class that was explained: its segmentation, else its
     boxes. An image without ground truth, without a map, or that could not be read has no score.
 
-    Scores lie beside the maps, in a document a batch and metric: what was measured is not measured
-    again. At the end `scores.csv` (a row an image, method and metric), the same as `.parquet`
-    where pyarrow is installed, `means.csv` and `comparisons.csv` are written.
+    Scores lie beside the maps, in a document a batch and metric, and so do sums of curves: what was
+    measured is not measured again. At the end `scores.csv` (a row an image, method and metric), the
+    same as `.parquet` where pyarrow is installed, `means.csv` and `comparisons.csv` are written.
 
     Args:
         out: what `explain` wrote.
@@ -93,7 +80,7 @@ def evaluate(
     }
     todo = sorted(set().union(*missing.values()))
     alone = getattr(model, "multi_label", False) or len(job["classes"]) == 1
-    programs = {n: _program(n, dict(options), model, alone) for n, options in measures.items()}
+    programs = {n: program(n, dict(options), model, alone) for n, options in measures.items()}
     size = job["batch"]
     wanted = {b: pairs[b * size : (b + 1) * size] for b in todo}
     indices = np.concatenate(list(wanted.values())) if wanted else np.zeros(0, int)
@@ -106,15 +93,19 @@ def evaluate(
             slots = np.flatnonzero(~np.isin(wanted[b], lost))
             target = places[part_of_run][slots]
             explained = {m: a[part_of_run].read().result()[slots] for m, a in maps.items()}
-            truth = _truth(batch.records, target, preprocess)
+            truth = truth_of(batch.records, target, preprocess)
             for name in (n for n in measures if b in missing[n]):
-                found = {}
+                found, curves = {}, {}
                 for method, a in explained.items():
                     scores = np.full(len(wanted[b]), np.nan)
                     given = batch.inputs, target, a.astype(np.float32), truth
                     if len(slots):
-                        scores[slots] = programs[name](*_filled(given, size))[: len(slots)]
+                        measured = programs[name](*filled(given, size))
+                        scores[slots] = measured.score[: len(slots)]
+                        if measured.curve is not None:
+                            curves[method] = _total(measured.curve[: len(slots)])
                     found[method] = [None if math.isnan(s) else float(s) for s in scores]
+                store.write(f"curves/{name}/{b:06}.json", curves)
                 store.write(f"scores/{name}/{b:06}.json", found)
             bar.update()
     rows = stored_rows(store, job, list(measures), places)
@@ -137,6 +128,22 @@ def finished(store: Store, out: str | Path) -> dict[str, Any]:
             f"the run in {out} is not done: the command that began it goes on with it"
         )
     return group["attributes"]
+
+
+def _total(curve: np.ndarray) -> dict[str, Any]:
+    """Return the sum of the curves of a batch, of those that have one, and how many these are."""
+    known = curve[np.isfinite(curve).all(1)]
+    return {"sum": known.sum(0, dtype=float).tolist(), "number": len(known)}
+
+
+def mean_curves(store: Store, name: str) -> dict[str, list[float]]:
+    """Return the mean curve of each method by a metric, of the images that have one."""
+    sums: dict[str, Any] = {}
+    for document in store.names(f"curves/{name}"):
+        for method, found in store.read(f"curves/{name}/{document}").items():
+            total, number = sums.get(method, (0, 0))
+            sums[method] = total + np.array(found["sum"]), number + found["number"]
+    return {method: (total / n).tolist() for method, (total, n) in sums.items() if n}
 
 
 def _claim(store: Store, measures: Mapping[str, Mapping[str, Any]]) -> None:
@@ -177,55 +184,6 @@ def positions(store: Store, source: Source, length: int) -> np.ndarray:
             f"has {len(source)} records"
         )
     return positions
-
-
-def _program(
-    name: str, options: dict[str, Any], model: Any, alone: bool
-) -> Callable[..., np.ndarray]:
-    """Return `(x, target, maps, truth) -> scores` of a metric; a class may stand `alone`."""
-    metric = getattr(metrics, name)
-    if name in OF_MODEL:
-        if alone:
-            options.setdefault("score", sigmoid)
-
-        def of_model(model: Any, x: Array, target: Array, a: Array) -> Array:
-            measure = metric(lambda x: model(x), **options)
-            keyed = "key" in inspect.signature(measure).parameters
-            return measure(x, target, a, **({"key": jax.random.key(0)} if keyed else {})).score
-
-        run = with_weights(of_model, model, spread())
-        return lambda x, target, a, truth: np.asarray(run(x, target, a))
-    if name in OF_MAP:
-        of_map = jax.jit(lambda a: metric(a, **options).score)
-        return lambda x, target, a, truth: np.asarray(of_map(a))
-    of_truth = jax.jit(lambda a, mask, **given: metric(a, mask, **given, **options).score)
-
-    def measured(x: Any, target: Any, a: np.ndarray, truth: dict[str, Any]) -> np.ndarray:
-        given = truth if name == "segmentation_iou" else {k: truth[k] for k in ("mask", "sizes")}
-        return np.where(truth["mask"].any((1, 2)), of_truth(a, **given), np.nan)
-
-    return measured
-
-
-def _truth(records: Sequence[Record], target: np.ndarray, preprocess: Any) -> dict[str, np.ndarray]:
-    """Return masks of the classes in the visible part of each photograph, padded to one shape."""
-    parts = []
-    for record, label in zip(records, target, strict=True):
-        r0, c0, r1, c1 = preprocess.geometry(record.image.shape[:2]).visible
-        void = np.zeros(record.image.shape[:2], bool) if record.void is None else record.void
-        parts.append([m[r0:r1, c0:c1] for m in (class_mask(record, int(label)), void)])
-    sizes = np.array([mask.shape for mask, _ in parts], int).reshape(-1, 2)
-    canvas = -(-sizes.max(0, initial=1) // CANVAS) * CANVAS
-    mask, void = (np.zeros((len(parts), *canvas), bool) for _ in range(2))
-    for i, (m, v) in enumerate(parts):
-        mask[i, : m.shape[0], : m.shape[1]], void[i, : m.shape[0], : m.shape[1]] = m, v
-    return {"mask": mask, "void": void, "sizes": sizes}
-
-
-def _filled(given: Any, size: int) -> Any:
-    """Fill a batch up by copies of its first image, so that one program serves all batches."""
-    fill = lambda a: np.concatenate([a, np.repeat(a[:1], size - len(a), 0)])
-    return jax.tree.map(fill, given)
 
 
 def stored_rows(

@@ -12,8 +12,10 @@ import numpy as np
 from PIL import Image
 
 from jaxattr import catalogue
+from jaxattr.citations import cite, entries
 from jaxattr.data import Source
-from jaxattr.runner.evaluating import LOWER, METRICS, finished, positions, stored_rows
+from jaxattr.runner.evaluating import finished, mean_curves, positions, stored_rows
+from jaxattr.runner.measuring import LOWER, METRICS
 from jaxattr.runner.store import array_name, open_store
 from jaxattr.runner.tables import Comparison, MeanRow, Row, comparisons, means
 
@@ -34,10 +36,11 @@ def report(
 ) -> Path:
     """Write a page that shows a run, with all that it needs inside: no network, no other file.
 
-    It has the mean scores with their standard errors, the methods compared in pairs, what each
-    method costs and who it is by, the configuration, and a gallery of examples, evenly spread over
-    the run, with the maps of all methods: by class, sorted by a score or by how much two methods
-    disagree (one less Pearson's correlation), blended with the photograph, signed or not.
+    It has the mean scores with their standard errors, mean curves, the methods compared in pairs,
+    what each method costs and who it is by, the configuration, BibTeX of what was used, and a
+    gallery of examples, evenly spread over the run, with the maps of all methods: by class, sorted
+    by a score or by how much two methods disagree (one less Pearson's correlation), blended with
+    the photograph, signed or not.
 
     Args:
         out: what `explain` wrote, and `evaluate` measured, if it did.
@@ -93,7 +96,9 @@ def report(
         "methods": [_method(name, options) for name, options in job["methods"].items()],
         "means": list(map(_known, means(rows))),
         "comparisons": list(map(_known, comparisons(rows))),
+        "curves": {m: found for m in measured if (found := mean_curves(store, m))},
         "gallery": gallery,
+        "bibtex": _bibtex([*job["methods"], *measured]),
         "lower": [m for m in measured if m in LOWER],
         "examples": len(target),
         "explained": len(known),
@@ -127,6 +132,12 @@ def _method(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "cost": "; of it: ".join(m.facts.cost for m in chain),
         "reference": " ".join(dict.fromkeys(m.reference for m in chain if m.reference)),
     }
+
+
+def _bibtex(names: Sequence[str]) -> str:
+    """Return the papers of methods and metrics, as far as jaxattr knows them, and jaxattr's own."""
+    parts = [part for name in names for part in name.split(":") if part in entries()]
+    return cite(*dict.fromkeys(parts), "jaxattr")
 
 
 def _by_example(rows: Sequence[Row]) -> dict[int, dict[str, dict[str, float | None]]]:

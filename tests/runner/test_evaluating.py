@@ -174,6 +174,11 @@ def test_the_page_holds_everything(run, tmp_path):
     assert "cost" in content["methods"][0]
     assert len(content["means"]) == 6
     assert len(content["comparisons"]) == 3
+    assert content["curves"].keys() == {"insertion"}
+    assert all(abs(line[-1] - line[0]) > 0 for line in content["curves"]["insertion"].values())
+    keys = re.findall(r"@\w+\{(\w+)", content["bibtex"])
+    assert {"simonyan2014deep", "petsiuk2018rise"} <= set(keys)
+    assert len(keys) == len(set(keys))
     entry = content["gallery"][0]
     assert entry["scores"]["insertion"].keys() == JOB.methods.keys()
     assert -1e-6 < entry["disagreement"]["saliency"]["input_x_gradient"] < 2
