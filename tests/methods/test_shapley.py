@@ -1,4 +1,4 @@
-"""Shapley values, surrogates and sensitivity: peers' arrays, laws, all coalitions by hand."""
+"""Shapley values, surrogates and sensitivity: peers' arrays, laws, all orders by hand."""
 
 from itertools import permutations
 
@@ -16,13 +16,12 @@ from jaxattr.image.superpixels import parted, squares
 from jaxattr.loops.quadrature import quasi_random
 from jaxattr.methods.coalitions import game
 from jaxattr.methods.gradient_shap import expected_gradient
-from jaxattr.methods.hsic_attribution import dependence
 from jaxattr.methods.kernel_shap import constrained
 from jaxattr.methods.lime import ridge
 from jaxattr.methods.shapley_sampling import marginal
 from jaxattr.methods.sobol_attribution import total_indices
 
-PEERS = peer("shapley")
+PEERS, SENSITIVITY = peer("shapley"), peer("sensitivity")
 KEY = jax.random.key(0)
 X, TARGET = jax.random.normal(jax.random.key(1), (2, 4, 6, 3)), jnp.array([0, 2])
 W = jax.random.normal(jax.random.key(2), (3, 3))
@@ -152,31 +151,21 @@ def test_sobol_indices_of_a_sum_are_shares_of_its_variance():
     found = jax.jit(explain)(jnp.ones((1, 2, 2, 1)), jnp.array([0]))[0, ..., 0]
     np.testing.assert_allclose(found, weights**2 / (weights**2).sum(), atol=0.02)
     assert found[1, 0] == 0
-
-
-def test_sobol_indices_by_hand():
-    """Jansen's estimator as Xplique has it, which divides the variance by n - 1."""
-    found = np.random.default_rng(0).normal(size=(2, 5, 16))
-    a, c = found[:, :1], found[:, 1:]
-    theirs = ((a - c) ** 2).sum(-1) / (2 * 16 * a.var(-1, ddof=1))
-    np.testing.assert_allclose(total_indices(jnp.asarray(found)), theirs * 16 / 15, rtol=1e-5)
     assert (total_indices(jnp.ones((1, 3, 4))) == 0).all()
 
 
-def test_hsic_by_hand():
-    """The kernels of Xplique, centered as it does."""
-    random = np.random.default_rng(0)
-    masks, found = random.integers(0, 2, (16, 5)), random.uniform(size=(2, 16))
-    center = np.eye(16) - 1 / 16
-    for image in range(2):
-        y = found[image]
-        kernel = np.exp(-((y[:, None] - y) ** 2) / (2 * np.median(y) ** 2))
-        for cell in range(5):
-            m = masks[:, cell]
-            same = 1 + 0.5 - (m[:, None] - m) ** 2.0
-            theirs = (center @ same @ center * (center @ kernel @ center)).sum() / 16
-            ours = dependence(jnp.asarray(masks, bool), jnp.asarray(found))[image, cell]
-            np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+def test_sobol_and_hsic_against_xplique():
+    """Its sequence too; it divides the variance by 15 instead of 16, and has float32."""
+    weight, x = SENSITIVITY["weight"], np.moveaxis(SENSITIVITY["x"], -1, -3)
+    g = lambda x: jax.nn.softmax(jnp.tanh(x.reshape(len(x), 64) @ weight))
+    given = {"cells": 4, "score": scores.logit, "enlarge": lambda a, size: a, "chunk": 16}
+    methods = [
+        jaxattr.sobol_attribution(g, samples=16, **given),
+        jaxattr.hsic_attribution(g, samples=64, **given),
+    ]
+    sobol, hsic = jax.jit(lambda x, t: [m(x, t)[0, ..., 0] for m in methods])(x, jnp.array([1]))
+    assert relative_error(sobol * 15 / 16, SENSITIVITY["sobol"]) < 1e-4
+    assert relative_error(hsic, SENSITIVITY["hsic"]) < 1e-3
 
 
 def test_quasi_random_points_are_even():
