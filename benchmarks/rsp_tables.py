@@ -113,6 +113,7 @@ PAPER: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     ),
 }
 """Of each method the paper's VOC2007 columns, of VGG-16 and of ResNet-50."""
+SEGMENT_COLUMNS = ("segments", "segments + CRF")
 SEGMENTS = {"Grad-CAM": (np.nan, 0.5214), "RAP": (0.5946, np.nan), "RSP": (0.6081, 0.6451)}
 """Table 2, of ImageNet-Segmentation: without and with the CRF."""
 
@@ -126,7 +127,7 @@ def published(network: str) -> dict[tables.Key, float]:
         for column, value in zip(COLUMNS, pair[which], strict=True)
     }
     for row, pair in SEGMENTS.items():
-        names = zip(("segments", "segments + CRF"), pair, strict=True)
+        names = zip(SEGMENT_COLUMNS, pair, strict=True)
         found |= {(row, name): value for name, value in names if np.isfinite(value)}
     return found
 
@@ -160,33 +161,38 @@ def segmented(path: Path, pretrained: Pretrained, images: int) -> tuple[list, li
     return [case for case, _ in found], [picture for _, picture in found]
 
 
+@partial(jax.jit, static_argnames=("name", "layer"))
+def explain(name: str, layer: str | None, net: Any, case: boxes.Case, hostile: Any) -> jax.Array:
+    """Explain a batch against its hostile classes."""
+    return METHODS[name](lambda x: net(x), case.x, case.target, hostile, layer)
+
+
+@partial(jax.jit, static_argnames="refined")
+def scored(case: boxes.Case, image: Any, a: jax.Array, *, refined: bool) -> Scores:
+    """Measure the maps of a batch."""
+    above = metrics.above_mean_region
+    on = partial(dict, sizes=case.size)
+    iou = partial(metrics.segmentation_iou, a, case.segment, void=case.void, **on())
+    found = {
+        "PG": metrics.pointing_game(a, case.boxes, **on()).score,
+        "IoU": metrics.localization_iou(a, case.boxes, **on()).score,
+        "IoU above mean": metrics.localization_iou(a, case.boxes, **on(region=above)).score,
+        "segments": iou(region=above).score,
+    }
+    crf = iou(region=metrics.dense_crf(image, region=above)).score if refined else jnp.nan
+    return found | {"segments + CRF": crf * jnp.ones(len(a))}
+
+
 def measured(
-    make: Method,
-    layer: str | None,
-    refined: bool,
-    net: Any,
-    case: boxes.Case,
-    also: Any,
-    image: Any,
+    name: str, layer: str | None, refined: bool, net: Any, case: boxes.Case, also: Any, image: Any
 ) -> Scores:
     """Measure a method's maps of a batch against both kinds of hostile classes."""
     known, rivals = also
-    above = metrics.above_mean_region
     found: Scores = {"label": case.label, "difficult": case.difficult, "P": known}
     for which, hostile in (("L", case.others), ("P", rivals)):
-        a = make(lambda x: net(x), case.x, case.target, hostile, layer)
-        on = partial(dict, sizes=case.size)
-        shapes = {
-            "PG": metrics.pointing_game(a, case.boxes, **on()),
-            "IoU": metrics.localization_iou(a, case.boxes, **on()),
-            "IoU above mean": metrics.localization_iou(a, case.boxes, **on(region=above)),
-        }
-        found |= {f"{which} {k}": v.score for k, v in shapes.items()}
-        if which == "L":
-            iou = partial(metrics.segmentation_iou, a, case.segment, void=case.void, **on())
-            found["segments"] = iou(region=above).score
-            crf = metrics.dense_crf(image, region=above) if refined else above
-            found["segments + CRF"] = iou(region=crf).score if refined else jnp.nan * known
+        a = explain(name, layer, net, case, hostile)
+        values = scored(case, image, a, refined=refined and which == "L")
+        found |= {f"{which} {k}": v for k, v in values.items()}
     return found
 
 
@@ -204,7 +210,7 @@ def summary(rows: Rows) -> dict[str, tables.Cell]:
             valid = np.isfinite(values) & chosen
             of_classes = metrics.class_means(values, valid, at["label"].astype(int), classes=20)
             found[column] = tables.Cell(float(of_classes.mean), np.nan, int(valid.sum()))
-    return found | {name: tables.cell(at[name]) for name in ("segments", "segments + CRF")}
+    return found | {name: tables.cell(at[f"L {name}"]) for name in SEGMENT_COLUMNS}
 
 
 def main() -> None:
@@ -232,7 +238,7 @@ def main() -> None:
     extra = list(boxes.batches(list(zip(also, images, strict=True)), options.batch))
     file = lambda name: options.out / f"{options.network}-{name}.csv"
     for name in options.methods.split(";") if options.methods else METHODS:
-        run = jax.jit(partial(measured, METHODS[name], options.layer, refined))
+        run = partial(measured, name, options.layer, refined)
         given = [(c, *e) for c, e in zip(stacks, extra, strict=True)]
         batches = ((range(options.batch), *g) for g in given)
         measure(file(name), batches, lambda _, b, run=run: run(net, *b[1:]), len(every))
