@@ -27,7 +27,10 @@ def contrast(r: Array, x: Array, layer: Weighted) -> Handed:
     return Handed(p.back(with_p) - n.back(with_n), r - with_p * p.total + with_n * n.total)
 
 
-CONTRASTIVE = EXCITATION._replace(last=contrast)
+_ATTENDING = EXCITATION.attending
+CONTRASTIVE = EXCITATION._replace(
+    last=contrast, attending=_ATTENDING and _ATTENDING._replace(last=contrast)
+)
 """Contrastive excitation backprop."""
 
 

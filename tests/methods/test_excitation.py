@@ -100,13 +100,16 @@ def test_a_probability_and_a_contrast():
 
 
 def test_attention_gives_a_probability():
-    """Nothing is negative, and only a winner that nothing excites keeps its share."""
+    """Nothing is negative, only a winner that nothing excites keeps its share; a contrast is 0."""
     with enable_x64(True):
-        f, x = vit(token=False, blocks=1, act=jax.nn.silu), images()
-        a = np.asarray(jax.jit(jaxattr.excitation_backprop(f))(x, jnp.array([1, 3])))
+        f, x, target = vit(token=False, blocks=1, act=jax.nn.silu), images(), jnp.array([1, 3])
+        methods = jaxattr.excitation_backprop(f), jaxattr.contrastive_excitation_backprop(f)
+        a, b = jax.device_get(jax.jit(lambda x: [m(x, target) for m in methods])(x))
     assert a.min() >= 0
     assert np.all(a.sum((1, 2, 3)) > 0.99)
     assert np.all(a.sum((1, 2, 3)) < 1 + 1e-9)
+    assert np.all(np.abs(b.sum((1, 2, 3))) < 0.01)
+    assert np.abs(b).max() > 1e-3
 
 
 @pytest.mark.parametrize("method", mostly_slow(METHODS, METHODS[1:]))
