@@ -4,7 +4,7 @@
 
 DATA holds `mnist.npz` and `cifar10_webp.zip`. SGD with Nesterov's momentum, for the transformer
 `cifar_vit` AdamW, with clipped gradients and a cosine schedule after a warm-up; images of CIFAR-10
-are flipped and shifted by a few pixels.
+are flipped and shifted by a few pixels. `shapes_cnn` learns shapes that are drawn, without DATA.
 Every epoch is a checkpoint in OUT/epochs, from which the same command goes on after a stop;
 OUT/weights holds the trained network for `jaxattr.models.load("cifar_cnn", path=OUT/weights)`,
 OUT/results.csv for each epoch the accuracy on the test images, and seconds by the clock and of the
@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 import jaxattr
 from jaxattr import models
+from jaxattr.data.shapes import CLASSES, picture
 from weights_conversion import save
 
 NETWORKS = {
@@ -39,6 +40,7 @@ NETWORKS = {
     "cifar_cnn": models.cifar_cnn,
     "cifar_vgg16": models.cifar_vgg16,
     "cifar_vit": models.cifar_vit,
+    "shapes_cnn": partial(models.cifar_cnn, classes=len(CLASSES)),
 }
 
 
@@ -70,6 +72,7 @@ RECIPES = {
     "mnist_cnn": PLAIN._replace(shift=None),
     "cifar_cnn": Recipe(8, 128, 0.1, _momentum, shift=2),
     "cifar_vgg16": Recipe(8, 128, 0.1, _momentum, shift=2),
+    "shapes_cnn": Recipe(3, 64, 0.05, _momentum, shift=None),
     "cifar_vit": Recipe(20, 128, 1e-3, partial(optax.adamw, weight_decay=0.05), 0.1),
 }
 
@@ -103,6 +106,20 @@ def cifar10(folder: Path) -> Data:
             images = np.concatenate(pixels).reshape(-1, 32, 32, 3).astype(np.float32) / 255
             found += [images, np.load(BytesIO(archive.read(f"{part}_labels.npy"))).astype(np.int32)]
     return Data(*found)
+
+
+def shapes(folder: Path) -> Data:
+    """Draw the shapes of `jaxattr.data.shapes`, in [0, 1]; nothing is read."""
+    found = []
+    for seed, number in ((1, 6000), (0, 1000)):
+        drawn = [picture(i, seed=seed) for i in range(number)]
+        found += [np.stack([p.image for p in drawn]).astype(np.float32) / 255]
+        found += [np.array([p.label for p in drawn], np.int32)]
+    return Data(*found)
+
+
+READ = {"mnist": mnist, "cifar": cifar10, "shapes": shapes}
+"""What a network learns, by the first word of its name."""
 
 
 def scale(data: Data) -> tuple[np.ndarray, np.ndarray]:
@@ -209,7 +226,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="learn from the first images only")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    data = (mnist if options.network == "mnist_cnn" else cifar10)(options.data)
+    data = READ[options.network.partition("_")[0]](options.data)
     mean, deviation = scale(data)
     data = data._replace(x=(data.x - mean) / deviation, x_test=(data.x_test - mean) / deviation)
     data = data._replace(x=data.x[: options.limit], label=data.label[: options.limit])

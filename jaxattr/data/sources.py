@@ -19,6 +19,7 @@ SCHEMES = {
     "coco": ("coco", "a folder of images with its JSON: coco:PATH"),
     "segmentation": ("imagenet_segmentation", "segmentation:gtsegs_ijcv.mat"),
     "skimage": ("skimage_photographs", "the photographs of scikit-image: skimage:all"),
+    "shapes": ("shapes", "drawn shapes with known truth: shapes:1000"),
     "parquet": ("parquet", "parquet shards with images: parquet:PATH"),
 }
 """What stands before the colon: the module that reads it, and what it is for."""
@@ -124,7 +125,7 @@ def open_source(name: str, *, split: str | None = None) -> Source:
         Traceback (most recent call last):
         ...
         ValueError: 'cloud:mine' names no data set; the kinds are tfds, folder, voc, coco, \
-segmentation, skimage, parquet, as in tfds:imagenet_v2
+segmentation, skimage, shapes, parquet, as in tfds:imagenet_v2
     """
     scheme, colon, rest = name.partition(":")
     if scheme not in SCHEMES or not colon or not rest:

@@ -194,7 +194,7 @@ def complementary_insertion(
     Reference:
         Ruiz et al., DMBP, ICCV 2021.
     """
-    return perturbation_curve(
+    measure = perturbation_curve(
         f,
         before=baseline,
         after=unchanged,
@@ -205,6 +205,7 @@ def complementary_insertion(
         progress=progress,
         check=_check_others,
     )
+    return lambda x, others, attribution: measure(x, others, attribution)
 
 
 def _mean_over_others(score: Score) -> Score:

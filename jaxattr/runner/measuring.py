@@ -13,13 +13,47 @@ from jaxattr.runner.devices import spread, with_weights
 from jaxattr.scores import sigmoid
 from jaxattr.types import Array
 
-OF_MODEL = ("insertion", "deletion", "morf", "lerf", "completeness_error", "infidelity")
-OF_TRUTH = ("pointing_game", "energy_pointing_game", "localization_iou", "segmentation_iou")
-OF_MAP = ("boundary_dependency",)
-METRICS = (*OF_MODEL, *OF_TRUTH, *OF_MAP)
-"""The metrics of stored maps; the other metrics compare networks, or methods."""
 
-LOWER = ("deletion", "morf", "completeness_error", "infidelity", "boundary_dependency")
+def _positional(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names of the arguments that a function takes by place."""
+    every = inspect.signature(function).parameters.values()
+    return tuple(p.name for p in every if p.kind is not p.KEYWORD_ONLY)
+
+
+def _needed(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names of the arguments without a default."""
+    every = inspect.signature(function).parameters.values()
+    return tuple(p.name for p in every if p.default is p.empty)
+
+
+def _of_model(metric: Callable[..., Any]) -> bool:
+    """Whether a metric makes of a model a function of images, classes and maps."""
+    made_of_maps = ("x", "target", "attribution")
+    return _needed(metric) == ("f",) and _positional(metric(lambda x: x)) == made_of_maps
+
+
+_PUBLIC = {
+    n: m for n, m in vars(metrics).items() if inspect.isfunction(m) and not n.startswith("_")
+}
+OF_MODEL = tuple(name for name, metric in _PUBLIC.items() if _of_model(metric))
+OF_TRUTH = tuple(n for n, m in _PUBLIC.items() if _needed(m) == ("attribution", "mask"))
+OF_MAP = tuple(n for n, m in _PUBLIC.items() if _needed(m) == ("attribution",))
+METRICS = (*OF_MODEL, *OF_TRUTH, *OF_MAP)
+"""The metrics of stored maps; the other metrics compare networks, or methods, or need more."""
+
+LOWER = (
+    "deletion",
+    "morf",
+    "road",
+    "selectivity",
+    "average_drop",
+    "completeness_error",
+    "infidelity",
+    "non_sensitivity",
+    "complexity",
+    "effective_complexity",
+    "boundary_dependency",
+)
 """Those of which a lower score is the better one."""
 
 CANVAS = 256

@@ -1,6 +1,7 @@
 """Metrics of stored maps, tables, and the page that shows them."""
 
 import csv
+import inspect
 import json
 import math
 import re
@@ -16,7 +17,7 @@ from jaxattr import metrics
 pytest.importorskip("grain")
 from jaxattr.data import Source, class_mask, record
 from jaxattr.models import Preprocess
-from jaxattr.runner import Job, evaluate, explain, report
+from jaxattr.runner import Job, evaluate, explain, measuring, report
 from jaxattr.runner.store import open_store
 from jaxattr.runner.tables import Row, comparisons, means
 
@@ -43,7 +44,12 @@ def read(i):
 
 
 SOURCE = Source("made up", ("a", "b", "c"), range(5), read)
-MEASURES = {"insertion": {"step": 256}, "pointing_game": {}, "boundary_dependency": {"border": 2}}
+MEASURES = {
+    "insertion": {"step": 256},
+    "idsds": {"cells": 2},
+    "pointing_game": {},
+    "boundary_dependency": {"border": 2},
+}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +78,7 @@ def test_a_binary_classifier_has_logistic_scores(tmp_path):
 def test_scores_are_those_of_the_metrics(run):
     out, rows = run
     found = {(r.example, r.method, r.metric): r.score for r in rows}
-    assert len(rows) == len(found) == 8 * 2 * 3
+    assert len(rows) == len(found) == 8 * 2 * len(MEASURES)
     store = open_store(out)
     target = store.open_array("target").read().result()
     at = json.loads((out / "examples.json").read_text())
@@ -135,6 +141,23 @@ def test_what_cannot_be_measured(run, measures, message):
         evaluate(run[0], SOURCE, model, PREPARE, measures, progress=False)
 
 
+def test_metrics_of_stored_maps_are_those_that_need_no_more():
+    known = {"insertion", "road", "idsds", "faithfulness_correlation", "region_perturbation"}
+    assert known <= set(measuring.OF_MODEL)
+    more = {"complementary_insertion", "irof", "difull", "max_sensitivity", "linear_imputation"}
+    assert not more & set(measuring.METRICS)
+    assert {"attribution_auc", "segmentation_iou"} <= set(measuring.OF_TRUTH)
+    assert set(measuring.OF_MAP) == {
+        "boundary_dependency",
+        "complexity",
+        "effective_complexity",
+        "sparseness",
+    }
+    for name in measuring.METRICS:
+        said = re.search(r"(lower|higher) is", inspect.getdoc(getattr(metrics, name)), re.I)
+        assert not said or (said[1].lower() == "lower") == (name in measuring.LOWER), name
+
+
 def test_one_example_has_no_error_and_makes_a_page(tmp_path):
     explain(JOB._replace(limit=1), SOURCE, model, PREPARE, tmp_path, progress=False)
     evaluate(tmp_path, SOURCE, model, PREPARE, {"pointing_game": {}}, progress=False)
@@ -172,8 +195,8 @@ def test_the_page_holds_everything(run, tmp_path):
     assert [g["id"] for g in content["gallery"]] == ["im0", "im2", "im4"]
     assert {m["name"] for m in content["methods"]} == set(JOB.methods)
     assert "cost" in content["methods"][0]
-    assert len(content["means"]) == 6
-    assert len(content["comparisons"]) == 3
+    assert len(content["means"]) == 2 * len(MEASURES)
+    assert len(content["comparisons"]) == len(MEASURES)
     assert content["curves"].keys() == {"insertion"}
     assert all(abs(line[-1] - line[0]) > 0 for line in content["curves"]["insertion"].values())
     keys = re.findall(r"@\w+\{(\w+)", content["bibtex"])
