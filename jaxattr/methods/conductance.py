@@ -31,8 +31,8 @@ def conductance(
 
         a = integral over s in [0, 1] of df[t]/dh dh/ds at x' + s (x - x')      (eq. 2)
 
-    where `h` is the layer's value, by differences of it over `steps` intervals and gradients in
-    their middles. Law (completeness): for a layer that nothing bypasses, `a` sums to
+    where `h` is the layer's value, by gradients in the middles of `steps` intervals and differences
+    of `h` over them, which miss no kink of a ReLU as derivatives at points do. Law (completeness): for a layer that nothing bypasses, `a` sums to
     `f(x)[t] - f(x')[t]` up to an error that falls as `steps**-2` where `f` is smooth. In `inside`
     the path is a line of the layer's values; here it is their curve for a line of images.
 
