@@ -32,9 +32,10 @@ def conductance(
         a = integral over s in [0, 1] of df[t]/dh dh/ds at x' + s (x - x')      (eq. 2)
 
     where `h` is the layer's value, by gradients in the middles of `steps` intervals and differences
-    of `h` over them, which miss no kink of a ReLU as derivatives at points do. Law (completeness): for a layer that nothing bypasses, `a` sums to
-    `f(x)[t] - f(x')[t]` up to an error that falls as `steps**-2` where `f` is smooth. In `inside`
-    the path is a line of the layer's values; here it is their curve for a line of images.
+    of `h` over them, which miss no kink of a ReLU as derivatives at points do. Law (completeness):
+    for a layer that nothing bypasses, `a` sums to `f(x)[t] - f(x')[t]` up to an error that falls as
+    `steps**-2` where `f` is smooth. In `inside` the path is a line of the layer's values; here it
+    is their curve for a line of images.
 
     Args:
         f: images `(B, H, W, C)` to logits `(B, K)`.
