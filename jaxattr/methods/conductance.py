@@ -29,7 +29,7 @@ def conductance(
 ) -> Explanation[Array]:
     """Attribute to a layer how its change along the line from a baseline changes the logit.
 
-        a = integral over s in [0, 1] of df[t]/dh dh/ds at x' + s (x - x')      (eq. 2)
+        a = integral over s in [0, 1] of df[t]/dh dh/ds at x' + s (x - x')
 
     where `h` is the layer's value, by gradients in the middles of `steps` intervals and differences
     of `h` over them, which miss no kink of a ReLU as derivatives at points do. Law (completeness):
@@ -88,7 +88,7 @@ def internal_influence(
 ) -> Explanation[Array]:
     """Attribute to a layer its mean gradient along the line of images from a baseline.
 
-        a = integral over s in [0, 1] of df[t]/dh at x' + s (x - x')      (eq. 1)
+        a = integral over s in [0, 1] of df[t]/dh at x' + s (x - x')
 
     Law: where the network is affine behind the layer it is the layer's gradient.
 

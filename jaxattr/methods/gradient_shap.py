@@ -24,7 +24,7 @@ def gradient_shap(
 ) -> Attribution:
     """Average gradients between random references and the image (expected gradients).
 
-        a = mean_i (x - x'_i) * d f(x'_i + s_i (x - x'_i))[t] / dx      (eq. 3)
+        a = mean_i (x - x'_i) * d f(x'_i + s_i (x - x'_i))[t] / dx
 
     with `x'_i` drawn from the references and `s_i` from [0, 1], sample `i` from `fold_in(key, i)`,
     the same for all images: `integrated_gradients`, averaged over baselines, both at once. Law

@@ -29,7 +29,7 @@ def sobol_attribution(
 ) -> Attribution:
     """Attribute the variance of the score under random masks: total Sobol indices of a grid.
 
-        T_k = sum_i (s(A_i) - s(C_ki))^2 / (2 n var_i s(A_i))      (eqs. 4, 6)
+        T_k = sum_i (s(A_i) - s(C_ki))^2 / (2 n var_i s(A_i))
 
     Masks `A` and `B` have a number of [0, 1] for each cell, which mixes the image with the baseline
     there; `C_k` is `A` with cell `k` of `B`: points of the Sobol sequence, the same for
