@@ -148,6 +148,7 @@ def api_pages() -> dict[str, str]:
         "maps": ("Maps", jaxattr.maps),
         "rules": ("Rules and composites", jaxattr.rules),
         "scores": ("Scores", jaxattr.scores),
+        "viz": ("Figures", jaxattr.viz),
     }
     pages = {name: api_page(title, module) for name, (title, module) in modules.items()}
     listed = "\n".join(modules)

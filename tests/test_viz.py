@@ -176,3 +176,31 @@ def test_drawing_needs_no_pyplot():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_slider_blends_and_a_menu_chooses(photograph: np.ndarray):
+    rng = np.random.default_rng(1)
+    maps = {"a": rng.normal(size=(24, 32, 3)), "b": rng.uniform(size=(24, 32, 1))}
+    shown = viz.interactive(photograph, maps)
+    ground, *layers = shown.data
+    np.testing.assert_array_equal(ground.z, photograph)
+    for layer, (title, a) in zip(layers, maps.items(), strict=True):
+        assert layer.name == title
+        np.testing.assert_allclose(layer.z, a.sum(-1))
+        low, high = viz.scale(a.sum(-1)).get_clim()
+        assert (layer.zmin, layer.zmax) == (low, high)
+    (slider,), (menu,) = shown.layout.sliders, shown.layout.updatemenus
+    assert [step.args[0]["opacity"] for step in slider.steps] == [i / 10 for i in range(11)]
+    assert [tuple(button.args[0]["visible"]) for button in menu.buttons] == [
+        (True, True, False),
+        (True, False, True),
+    ]
+    together = viz.interactive(photograph, maps, shared_scale=True).data[1:]
+    assert len({(layer.zmin, layer.zmax) for layer in together}) == 1
+
+
+def test_an_interactive_figure_refuses_maps_of_another_size(photograph: np.ndarray):
+    with pytest.raises(ValueError, match=r"map 'a' is \(2, 2\), the photograph \(24, 32\)"):
+        viz.interactive(photograph, {"a": np.zeros((2, 2))})
+    with pytest.raises(ValueError, match="no map"):
+        viz.interactive(photograph, {})
