@@ -19,7 +19,7 @@ from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from jaxattr.lowering.varying import vary_like
+from jaxattr.lowering.varying import is_laid_out, vary_like
 from jaxattr.types import Array
 
 Function = Callable[..., Array]
@@ -51,7 +51,9 @@ class Spelling:
     def __call__(self, *args: Any) -> Array:
         """Run it."""
         args = tuple(reduce(vary_like, args, a) for a in args)
-        body = _program(self.own, tuple(map(jax.typeof, args)))
+        # JAX has no convolution with kernels of each image's own on an explicit mesh.
+        meant = self.fast if self.everywhere and any(map(is_laid_out, args)) else self.own
+        body = _program(meant, tuple(map(jax.typeof, args)))
         return spelled.bind(*args, spelling=self, body=body)
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxattr import UnsupportedOperation, freeze
@@ -115,15 +115,20 @@ def test_a_batch_over_eight_devices(names):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def explained(name):
+    """Return a method of two convolutions."""
+    w = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 3, 3)), "float32")
+    conv = partial(lax.conv_general_dilated, window_strides=(1, 1), padding="SAME")
+    layer = lambda x: jnp.maximum(conv(x, w, dimension_numbers=NHWC), 0)
+    f = lambda x: layer(layer(x)).mean((1, 2))
+    options = {k: v for k, v in SMALL.items() if k in METHODS[name].options}
+    return lambda x, t: METHODS[name].function(f, **options)(x, t, key=jax.random.key(1))
+
+
 @pytest.mark.parametrize("name", FEW)
 def test_a_batch_over_a_mesh(name):
     """Under `shard_map` what is carried and chosen varies over the mesh as the batch does."""
-    w = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 3, 4)), "float32")
-    conv = partial(lax.conv_general_dilated, window_strides=(1, 1), padding="SAME")
-    f = lambda x: jnp.maximum(conv(x, w, dimension_numbers=NHWC), 0).mean((1, 2))
-    method, mesh, batch = METHODS[name], Mesh(np.array(jax.devices()[:1]), "batch"), P("batch")
-    options = {k: v for k, v in SMALL.items() if k in method.options}
-    explain = lambda x, t: method.function(f, **options)(x, t, key=jax.random.key(1))
+    explain, mesh, batch = explained(name), Mesh(np.array(jax.devices()[:1]), "batch"), P("batch")
     split = jax.shard_map(explain, mesh=mesh, in_specs=batch, out_specs=batch)
     shape = jax.eval_shape(split, jnp.ones((2, 8, 8, 3)), jnp.array([0, 1])).shape
     assert shape[:3] == (2, 8, 8)
@@ -152,6 +157,20 @@ def test_a_shard_map_is_no_place_to_freeze():
     split = jax.shard_map(jax.nn.relu, mesh=mesh, in_specs=batch, out_specs=batch)
     with pytest.raises(UnsupportedOperation, match="stands in a shard_map"):
         freeze(split, jnp.ones(2))
+
+
+@pytest.mark.skipif(not hasattr(jax.sharding, "use_abstract_mesh"), reason="this JAX has no such")
+@pytest.mark.parametrize("name", FEW)
+def test_the_samples_of_an_image_stay_together(name):
+    """Types of an explicit mesh say so: no axis is put before one that is split over devices."""
+    mesh = AbstractMesh((4,), ("batch",), axis_types=(AxisType.Explicit,))
+    split = NamedSharding(mesh, P("batch"))
+    kinds = [((4, 8, 8, 3), "float32"), ((4,), "int32")]
+    x, target = (jax.ShapeDtypeStruct(*kind, sharding=split) for kind in kinds)
+    explain = explained(name)
+    with jax.sharding.use_abstract_mesh(mesh):
+        maps = jax.eval_shape(explain, x, target)
+    assert maps.sharding.spec[0] == "batch"
 
 
 EXPLICIT = """
