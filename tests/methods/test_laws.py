@@ -118,7 +118,7 @@ def test_a_batch_is_its_images_one_by_one(name, method):
     np.testing.assert_allclose(maps, np.concatenate(single), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", mostly_slow(DISTINCT, ["lrp", "rise"]))
+@pytest.mark.parametrize("method", mostly_slow(DISTINCT, ["lrp"]))
 def test_jit_and_eager(method):
     with enable_x64(True):
         makers = compiled, explained

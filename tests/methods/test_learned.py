@@ -323,8 +323,9 @@ LPR_OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("kind", mostly_slow(LPR_OPTIONS, ["baseline"]))
-@pytest.mark.parametrize("name", mostly_slow(["vgg", "resnet"], ["vgg"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LPR_OPTIONS)
+@pytest.mark.parametrize("name", ["vgg", "resnet"])
 def test_lpr_against_double_backprop_in_torch(name, kind):
     """10 steps: the loss curve and the map."""
     with enable_x64(True):

@@ -250,6 +250,7 @@ def randomized(request):
     return jax.jit(tr_gbp_details(random_network(request.param)))(x, jnp.zeros(6, int))
 
 
+@pytest.mark.slow
 def test_randomized_weights_give_uniform_maps_with_weak_borders(randomized):
     """The biases' maps average over many paths: the image's guided map varies, theirs do not."""
     whole = randomized.input + sum(b.resized for b in randomized.biases.values())

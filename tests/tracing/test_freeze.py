@@ -137,7 +137,7 @@ def test_what_has_no_such_view_is_refused(f, message):
         freeze(f, jnp.ones((3, 4)))
 
 
-@pytest.mark.parametrize("name", mostly_slow(MODERN, ["vit", "grouped"]))
+@pytest.mark.parametrize("name", mostly_slow(MODERN, ["vit"]))
 def test_factors_are_held_and_what_they_multiply_is_affine(name):
     """Gates, deviations and attention: value, superposition, masks, and the image's own part."""
     with enable_x64(True):
