@@ -195,7 +195,7 @@ def random_convolution(seed):
     return shape, f
 
 
-QUICK = ("bias, batch norm", "depthwise, wider", "channels first", "dense")
+QUICK = ("bias, batch norm", "depthwise, wider", "dense")
 
 
 @pytest.mark.parametrize("layer", mostly_slow([*LAYERS, *range(8)], QUICK))
