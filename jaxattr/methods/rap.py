@@ -60,10 +60,9 @@ def relative(*, inhibited: bool) -> LayerRule:
 
 def shifted(r: Array, down: Array, active: Array) -> Handed:
     """Take the same amount from every active unit, so that `down` sums to what `r` does."""
-    excess = divide(down.sum() - r.sum(), active.sum().astype(r.dtype))
-    return Handed(
-        down - jnp.where(active, excess, 0), jnp.where(active.any(), jnp.zeros_like(r), r)
-    )
+    count = active.sum().astype(r.dtype)
+    excess = divide(down.sum() - r.sum(), count)
+    return Handed(down - jnp.where(active, excess, 0), jnp.where(count > 0, jnp.zeros_like(r), r))
 
 
 def image_box(r: Array, x: Array, layer: Weighted) -> Handed:

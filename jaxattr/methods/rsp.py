@@ -59,7 +59,7 @@ def sectional(r: Array, x: Array, layer: Weighted, *, pointwise: bool = False) -
     if `pointwise`, both count twice, and every active input gives up the same amount, so that the
     sum is what it was (eq. 5).
     """
-    x = jnp.abs(x)  # no different where a ReLU came before
+    x = x if layer.nonnegative else jnp.abs(x)
     layer = layer._replace(apply=layer.apply_own)
     _, weights = jax.vjp(lambda w: layer.apply(x, w), layer.weight)
 
