@@ -15,7 +15,7 @@ OUT/table.md and OUT/table.png hold
                   larger sum, the picture being drawn without it
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -45,19 +45,20 @@ class Case(NamedTuple):
     distractors: np.ndarray
 
 
-def cases(net: Callable, size: int, prepare: Callable) -> Iterator[Case]:
-    """Yield batches of pictures that the network recognizes."""
-    predict, group = jax.jit(lambda net, x: net(x).argmax(-1)), []
-    for index in range(100_000):
-        whole = picture(index)
-        x = prepare(whole)
-        if predict(net, x[None])[0] == whole.label:
-            cut = np.stack([prepare(picture(index, without=(part,))) for part in (0, 1)])
-            known = whole.parts, whole.distractors
-            group.append(Case(x, np.array(whole.label), cut, *known))
-        if len(group) == size:
-            yield Case(*map(np.stack, zip(*group, strict=True)))
-            group = []
+def cases(net: Callable, images: int, size: int, prepare: Callable) -> list[Case]:
+    """Make batches of pictures that the network recognizes."""
+    predict, found, start = jax.jit(lambda net, x: net(x).argmax(-1)), [], 0
+    while len(found) < images:
+        drawn = [picture(start + i) for i in range(size)]
+        x = np.stack([prepare(p) for p in drawn])
+        for i, label in enumerate(np.asarray(predict(net, x))):
+            if label == drawn[i].label:
+                cut = [prepare(picture(start + i, without=(part,))) for part in (0, 1)]
+                known = drawn[i].parts, drawn[i].distractors
+                found.append(Case(x[i], label, np.stack(cut), *known))
+        start += size
+    groups = [found[i : i + size] for i in range(0, images, size)]
+    return [Case(*map(np.stack, zip(*group, strict=True))) for group in groups]
 
 
 @partial(jax.jit, static_argnames="name")
@@ -89,9 +90,11 @@ def main() -> None:
     def prepare(drawn: Picture) -> np.ndarray:
         return ((drawn.image / np.float32(255) - mean) / deviation).astype(np.float32)
 
+    every = cases(net, options.images, options.batch, prepare)
+
     def one(name: str, path: Path) -> Rows:
         scored = lambda start, case: explained(name, net, case, jax.random.key(0))
-        return measure(path, cases(net, options.batch, prepare), scored, options.images)
+        return measure(path, every, scored, options.images)
 
     def summary(rows: Rows) -> Summary:
         return means(rows, COLUMNS)

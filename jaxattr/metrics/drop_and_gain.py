@@ -41,10 +41,10 @@ def average_drop(
         ValueError: if shapes do not fit, or `x` or `target` holds a wrong value.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> from jaxattr import scores
         >>> f, x = lambda x: x.sum((1, 2)), jnp.array([3.0, 1.0]).reshape(1, 1, 2, 1)
-        >>> average_drop(f, score=scores.logit)(x, jnp.array([0]), x).score.item()
+        >>> jax.jit(average_drop(f, score=scores.logit))(x, jnp.array([0]), x).score.item()
         0.25
 
     Reference:
@@ -74,10 +74,10 @@ def average_increase(
         ValueError: if shapes do not fit, or `x` or `target` holds a wrong value.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> from jaxattr import scores
         >>> f, x = lambda x: x.sum((1, 2)), jnp.array([3.0, -1.0]).reshape(1, 1, 2, 1)
-        >>> average_increase(f, score=scores.logit)(x, jnp.array([0]), x).score.item()
+        >>> jax.jit(average_increase(f, score=scores.logit))(x, jnp.array([0]), x).score.item()
         1.0
 
     Reference:
@@ -108,10 +108,10 @@ def average_gain(
         ValueError: if shapes do not fit, or `x` or `target` holds a wrong value.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> from jaxattr import scores
         >>> f, x = lambda x: x.sum((1, 2)), jnp.array([0.75, -0.25]).reshape(1, 1, 2, 1)
-        >>> average_gain(f, score=scores.logit)(x, jnp.array([0]), x).score.item()
+        >>> jax.jit(average_gain(f, score=scores.logit))(x, jnp.array([0]), x).score.item()
         0.5
 
     Reference:

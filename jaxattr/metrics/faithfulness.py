@@ -60,7 +60,7 @@ def faithfulness_correlation(
         >>> import jax, jax.numpy as jnp
         >>> f, x = lambda x: x.sum((1, 2)), jnp.arange(4.0).reshape(1, 2, 2, 1)
         >>> measure = faithfulness_correlation(f, size=2, samples=9)
-        >>> round(measure(x, jnp.array([0]), x, key=jax.random.key(0)).score.item(), 4)
+        >>> round(jax.jit(measure)(x, jnp.array([0]), x, key=jax.random.key(0)).score.item(), 4)
         1.0
 
     Reference:
@@ -122,7 +122,7 @@ def sensitivity_n(
         >>> import jax, jax.numpy as jnp
         >>> f, x = lambda x: x.sum((1, 2)), jnp.arange(4.0).reshape(1, 2, 2, 1)
         >>> measure = sensitivity_n(f, counts=(1, 3), samples=9)
-        >>> measure(x, jnp.array([0]), x, key=jax.random.key(0)).curve.round(3).tolist()
+        >>> jax.jit(measure)(x, jnp.array([0]), x, key=jax.random.key(0)).curve.round(3).tolist()
         [[1.0, 1.0]]
 
     Reference:
@@ -203,9 +203,9 @@ def faithfulness_estimate(
         ValueError: if shapes do not fit, or `x` or `target` holds a wrong value.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> f, x = lambda x: x.sum((1, 2)), jnp.arange(4.0).reshape(1, 2, 2, 1)
-        >>> round(faithfulness_estimate(f, step=1)(x, jnp.array([0]), x).score.item(), 4)
+        >>> round(jax.jit(faithfulness_estimate(f, step=1))(x, jnp.array([0]), x).score.item(), 4)
         1.0
 
     Reference:
@@ -269,9 +269,9 @@ def idsds(
         ValueError: if shapes do not fit, or `x` or `target` holds a wrong value.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> f, x = lambda x: x.sum((1, 2)), jnp.arange(4.0).reshape(1, 2, 2, 1)
-        >>> round(idsds(f, cells=2)(x, jnp.array([0]), x**3).score.item(), 4)
+        >>> round(jax.jit(idsds(f, cells=2))(x, jnp.array([0]), x**3).score.item(), 4)
         1.0
 
     Reference:

@@ -120,7 +120,7 @@ def road(
         >>> f = lambda x: x.sum((1, 2))
         >>> x = jnp.array([0.0, 9.0, 2.0, 2.0]).reshape(1, 1, 4, 1)
         >>> measure = road(f, fraction=0.5, steps=2, noise=0, score=scores.logit)
-        >>> measure(x, jnp.array([0]), x, key=jax.random.key(0)).curve.round().tolist()
+        >>> jax.jit(measure)(x, jnp.array([0]), x, key=jax.random.key(0)).curve.round().tolist()
         [[13.0, 5.0, 4.0]]
 
     Reference:

@@ -51,10 +51,11 @@ def monotonicity(
         ValueError: if shapes do not fit, or `x` or `target` holds a wrong value.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> from jaxattr import scores
         >>> f, x = lambda x: x.sum((1, 2)), jnp.array([[3.0, 1.0], [3.0, -1.0]])[:, None, :, None]
-        >>> monotonicity(f, step=1, score=scores.logit)(x, jnp.array([0, 0]), x).score.tolist()
+        >>> measure = jax.jit(monotonicity(f, step=1, score=scores.logit))
+        >>> measure(x, jnp.array([0, 0]), x).score.tolist()
         [1.0, 0.0]
 
     Reference:
@@ -122,7 +123,7 @@ def monotonicity_correlation(
         >>> x = jnp.array([0.0, 1.0, 9.0]).reshape(1, 1, 3, 1)
         >>> f = lambda z: (z * x).sum((1, 2))
         >>> measure = monotonicity_correlation(f, step=1, score=scores.logit)
-        >>> round(measure(x, jnp.array([0]), x, key=jax.random.key(0)).score.item(), 4)
+        >>> round(jax.jit(measure)(x, jnp.array([0]), x, key=jax.random.key(0)).score.item(), 4)
         1.0
 
     Reference:
@@ -196,11 +197,11 @@ def non_sensitivity(
         ValueError: if shapes do not fit, or `x` or `target` holds a wrong value.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> from jaxattr import scores
         >>> f, x = lambda x: x[:, 0, :2].sum(1), jnp.ones((1, 1, 4, 1))  # two pixels matter
         >>> a = jnp.array([1.0, 0.0, 0.0, 1.0]).reshape(1, 1, 4)
-        >>> non_sensitivity(f, score=scores.logit)(x, jnp.array([0]), a).score.item()
+        >>> jax.jit(non_sensitivity(f, score=scores.logit))(x, jnp.array([0]), a).score.item()
         2.0
 
     Reference:

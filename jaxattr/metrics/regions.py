@@ -93,10 +93,11 @@ def region_perturbation(
         ValueError: if shapes do not fit, or `x` or `target` holds a wrong value.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> from jaxattr import scores
         >>> f, x = lambda x: x.sum((1, 2)), jnp.array([4.0, 3.0, 1.0]).reshape(1, 1, 3, 1)
-        >>> found = region_perturbation(f, size=2, score=scores.logit)(x, jnp.array([0]), x)
+        >>> measure = jax.jit(region_perturbation(f, size=2, score=scores.logit))
+        >>> found = measure(x, jnp.array([0]), x)
         >>> found.curve.tolist(), found.score.item()
         ([[0.0, 7.0, 8.0]], 5.0)
 
@@ -151,10 +152,10 @@ def selectivity(
         ValueError: if shapes do not fit, or `x` or `target` holds a wrong value.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> from jaxattr import scores
         >>> f, x = lambda x: x.sum((1, 2)), jnp.array([4.0, 3.0, 1.0]).reshape(1, 1, 3, 1)
-        >>> selectivity(f, size=2, score=scores.logit)(x, jnp.array([0]), x).curve.tolist()
+        >>> jax.jit(selectivity(f, size=2, score=scores.logit))(x, jnp.array([0]), x).curve.tolist()
         [[8.0, 1.0, 0.0]]
 
     Reference:
@@ -232,11 +233,11 @@ def irof(
             value.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> from jaxattr import scores
         >>> f, x = lambda x: x.sum((1, 2)), jnp.array([6.0, 1.0, 1.0]).reshape(1, 1, 3, 1)
         >>> measure = irof(f, regions=2, score=scores.logit)
-        >>> measure(x, jnp.array([0]), x, jnp.array([[[0, 1, 1]]])).score.item()
+        >>> jax.jit(measure)(x, jnp.array([0]), x, jnp.array([[[0, 1, 1]]])).score.item()
         0.625
 
     Reference:

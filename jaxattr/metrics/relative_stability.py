@@ -54,7 +54,7 @@ def relative_input_stability(
         >>> import jax, jax.numpy as jnp
         >>> same = lambda x, target, key=None: x  # it changes as its image does
         >>> measure = relative_input_stability(same, lambda x: x.sum((1, 2)))
-        >>> found = measure(jnp.ones((1, 2, 2, 1)), jnp.array([0]), key=jax.random.key(0))
+        >>> found = jax.jit(measure)(jnp.ones((1, 2, 2, 1)), jnp.array([0]), key=jax.random.key(0))
         >>> round(found.score.item(), 3)
         1.0
 
@@ -105,7 +105,7 @@ def relative_representation_stability(
         >>> f = lambda x: features(x).sum((1, 2))
         >>> same = lambda x, target, key=None: x
         >>> measure = relative_representation_stability(same, f, layer="features")
-        >>> found = measure(jnp.ones((1, 2, 2, 1)), jnp.array([0]), key=jax.random.key(0))
+        >>> found = jax.jit(measure)(jnp.ones((1, 2, 2, 1)), jnp.array([0]), key=jax.random.key(0))
         >>> round(found.score.item(), 3)
         1.0
 
@@ -154,7 +154,7 @@ def relative_output_stability(
         >>> f = lambda x: 4 * x.reshape(len(x), -1)
         >>> x, key = jnp.array([2.0, 1.0]).reshape(1, 1, 2, 1), jax.random.key(0)
         >>> measure = relative_output_stability(lambda x, t, key=None: x[:, :, :1], f)
-        >>> 0 < measure(x, jnp.array([0]), key=key).score.item() <= 1 / 8
+        >>> 0 < jax.jit(measure)(x, jnp.array([0]), key=key).score.item() <= 1 / 8
         True
 
     Reference:

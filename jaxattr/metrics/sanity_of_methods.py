@@ -44,7 +44,7 @@ def random_logit(
         >>> same = lambda x, target, key=None: x
         >>> measure = random_logit(same, classes=9)
         >>> x = jnp.arange(4.0).reshape(1, 2, 2, 1)
-        >>> round(measure(x, jnp.array([0]), key=jax.random.key(0)).score.item(), 4)
+        >>> round(jax.jit(measure)(x, jnp.array([0]), key=jax.random.key(0)).score.item(), 4)
         1.0
 
     Reference:
@@ -98,7 +98,7 @@ def mprt(
         >>> net = lambda p: lambda x: (x * p["w"]).sum((1, 2))
         >>> p = {"w": jnp.arange(9.0).reshape(3, 3, 1)}
         >>> measure = mprt(lambda p: jaxattr.saliency(net(p)), p, ["w"])
-        >>> found = measure(jnp.ones((1, 3, 3, 1)), jnp.array([0]), key=jax.random.key(0))
+        >>> found = jax.jit(measure)(jnp.ones((1, 3, 3, 1)), jnp.array([0]), key=jax.random.key(0))
         >>> found.curve.shape, found.score.item() < 0.5
         ((1, 1), True)
 

@@ -55,7 +55,7 @@ def max_sensitivity(
     Example:
         >>> import jax, jax.numpy as jnp, jaxattr
         >>> f = lambda x: x.sum((1, 2))  # its gradient is the same for every image
-        >>> measure = max_sensitivity(jaxattr.saliency(f))
+        >>> measure = jax.jit(max_sensitivity(jaxattr.saliency(f)))
         >>> measure(jnp.ones((1, 2, 2, 1)), jnp.array([0]), key=jax.random.key(0)).score.item()
         0.0
 
@@ -105,7 +105,7 @@ def average_sensitivity(
     Example:
         >>> import jax, jax.numpy as jnp, jaxattr
         >>> f = lambda x: x.sum((1, 2))  # its gradient is the same for every image
-        >>> measure = average_sensitivity(jaxattr.saliency(f))
+        >>> measure = jax.jit(average_sensitivity(jaxattr.saliency(f)))
         >>> measure(jnp.ones((1, 2, 2, 1)), jnp.array([0]), key=jax.random.key(0)).score.item()
         0.0
 
@@ -156,7 +156,7 @@ def local_lipschitz_estimate(
         >>> import jax, jax.numpy as jnp
         >>> triple = lambda x, target, key=None: 3 * x
         >>> measure = local_lipschitz_estimate(triple)
-        >>> found = measure(jnp.ones((1, 2, 2, 1)), jnp.array([0]), key=jax.random.key(0))
+        >>> found = jax.jit(measure)(jnp.ones((1, 2, 2, 1)), jnp.array([0]), key=jax.random.key(0))
         >>> round(found.score.item(), 3)
         3.0
 
@@ -204,10 +204,10 @@ def continuity(
         ValueError: if shapes do not fit, or `x` or `target` holds a wrong value.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> same = lambda x, target, key=None: x
         >>> x = jnp.array([1.0, 0.0]).reshape(1, 1, 2, 1)  # moved to (0, 1), and out of sight
-        >>> round(continuity(same, steps=4)(x, jnp.array([0])).score.item(), 4)
+        >>> round(jax.jit(continuity(same, steps=4))(x, jnp.array([0])).score.item(), 4)
         1.4142
 
     Reference:
