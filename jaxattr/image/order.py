@@ -27,11 +27,13 @@ def descending(scores: Array) -> Array:
         [[[2, 0], [3, 1]]]
     """
     flat = scores.reshape(scores.shape[0], math.prod(scores.shape[1:]))
-    order = jnp.argsort(-flat, axis=1, stable=True)
-    places = jnp.arange(flat.shape[1], dtype=order.dtype)
-    # One scatter over the whole batch would gather it, where it is split over devices.
-    ranks = jax.vmap(lambda order: jnp.zeros_like(order).at[order].set(places))(order)
-    return ranks.reshape(scores.shape)
+
+    def rank(row: Array) -> Array:
+        order = jnp.argsort(-row, stable=True)
+        return jnp.zeros_like(order).at[order].set(jnp.arange(len(row), dtype=order.dtype))
+
+    # One scatter for them all would gather a batch that is split over devices.
+    return jax.vmap(rank)(flat).reshape(scores.shape)
 
 
 def largest(scores: Array, n: int) -> Array:
@@ -43,7 +45,8 @@ def largest(scores: Array, n: int) -> Array:
     >>> largest(jnp.array([[1.0, 3.0, 3.0, 2.0]]), 3).tolist()
     [[1, 2, 3]]
     """
-    return jnp.argsort(scores, axis=-1, descending=True)[..., :n]
+    order = jnp.argsort(lax.stop_gradient(scores), axis=-1, descending=True)
+    return order[..., :n]
 
 
 def nth_smallest(a: Array, n: Array | int, *, where: Array | bool = True) -> Array:

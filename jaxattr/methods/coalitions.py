@@ -11,6 +11,7 @@ from jaxattr.image.superpixels import Superpixels, parted
 from jaxattr.loops.precision import at_least_float32
 from jaxattr.loops.progress import Progress
 from jaxattr.loops.variants import evaluate_variants
+from jaxattr.lowering.varying import laid_out_like
 from jaxattr.scores import Score
 from jaxattr.types import Array, Baseline, Fun
 
@@ -31,7 +32,8 @@ class Game(NamedTuple):
 
     def drawn(self, values: Array, x: Array) -> Array:
         """Share values of players, `(B, M)`, among their pixels: `(B, H, W, 1)`, as `x` is."""
-        return self.parts.spread(values)[..., None].astype(x.dtype)
+        parts = self.parts._replace(labels=laid_out_like(self.parts.labels, x[..., 0]))
+        return parts.spread(values)[..., None].astype(x.dtype)
 
 
 def game(
