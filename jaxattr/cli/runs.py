@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jaxattr.cli.errors import no_traceback
-from jaxattr.cli.inputs import SEEDS, find_class
+from jaxattr.cli.inputs import SEEDS, find_class, read_classes
 from jaxattr.cli.running import keep_programs, timed
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ _SHARD = "Part i of n independent processes: i/n, from 0/n.  [default: ask jax.d
 @click.option("--key", help="Where its state dict is, as teacher.  [default: the usual places]")
 @click.option("--no-ema", is_flag=True, help="Its last weights, not their average over training.")
 @click.option("--rename", multiple=True, metavar="OLD=NEW", help="How its keys begin, and become.")
+@click.option("--classes", help="A file of the names of its classes, one in a line.")
 @click.option("--method", required=True, help="Names, with commas between.")
 @click.option("--option", "options", multiple=True, metavar="METHOD.NAME=VALUE", help=_OPTION)
 @click.option(
@@ -64,6 +65,7 @@ def run(
     shard: str | None,
     threads: int,
     no_ema: bool,
+    classes: str | None,
     **rest: Any,
 ) -> None:
     """Explain a whole data set.
@@ -79,13 +81,13 @@ def run(
         if shard is None:
             connect()
 
-        names = [name.strip() for name in method.split(",") if name.strip()]
-        methods = _options(names, options)
-        job = Job(data=data, methods=methods, target=target, ema=not no_ema, **rest)
-        model, preprocess, classes = _load(job)
+        methods = _options([name.strip() for name in method.split(",") if name.strip()], options)
+        given = () if classes is None else read_classes(classes)
+        job = Job(data, target=target, methods=methods, class_names=given, ema=not no_ema, **rest)
+        model, preprocess, names = _load(job)
         if target not in TARGETS:
-            job = job._replace(target=find_class(target, classes))
-        source = _open(job, classes, needed=target in ("label", "all-labels"))
+            job = job._replace(target=find_class(target, names))
+        source = _open(job, names, needed=target in ("label", "all-labels"))
         keep_programs()
         summary = explain(job, source, model, preprocess, out, shard=shard, threads=threads)
     lost = len(summary.failures)
@@ -147,11 +149,13 @@ def evaluate(
 def report(folder: str, images: int, out: Path | None) -> None:
     """Write one HTML page that shows a run: scores, costs, maps side by side."""
     with no_traceback():
+        from jaxattr.models.hub import beside
         from jaxattr.models.published import find
         from jaxattr.runner import report
 
         job = _job_of(folder)
-        preprocess = find(job.model, job.weights, file=job.checkpoint).preprocess
+        own = beside(job.checkpoint).preprocess if job.checkpoint and not job.weights else None
+        preprocess = own or find(job.model, job.weights, file=job.checkpoint).preprocess
         source = _open(job, (), needed=False)
         path = report(folder, source, _square(preprocess), images=images, destination=out)
     click.echo(path)
@@ -172,10 +176,9 @@ def _load(job: "Job") -> tuple[Any, Any, tuple[str, ...]]:
         from jaxattr.models import load
         from weights_conversion import pairs
 
-        file = {"path": job.checkpoint, "key": job.key, "ema": job.ema}
-        model, preprocess, classes = load(
-            job.model, weights=job.weights, rename=pairs(job.rename) or None, **file
-        )
+        file: dict[str, Any] = {"path": job.checkpoint, "key": job.key, "ema": job.ema}
+        file |= {"rename": pairs(job.rename) or None, "classes": job.class_names or None}
+        model, preprocess, classes = load(job.model, weights=job.weights, **file)
     return model, _square(preprocess), classes
 
 

@@ -28,6 +28,7 @@ class Job(NamedTuple):
         weights: the name of published weights.
         checkpoint: a file of weights, and `key`, `ema`, `rename` ("OLD=NEW") how it is read, as by
             `jaxattr.models.load`.
+        class_names: of the checkpoint's classes, where no file beside it says them.
         batch: images at a time, in all devices of a process together, and in a chunk of the store.
         dtype: how maps are stored.
         channels: whether maps keep their channels; by default their sum is stored.
@@ -45,6 +46,7 @@ class Job(NamedTuple):
     key: str | None = None
     ema: bool = True
     rename: Sequence[str] = ()
+    class_names: Sequence[str] = ()
     batch: int = 16
     dtype: str = "float32"
     channels: bool = False
@@ -82,6 +84,7 @@ def configuration(job: Job, model: Any, preprocess: Any, classes: Sequence[str])
         **job._asdict(),
         "methods": {name: dict(options) for name, options in job.methods.items()},
         "rename": list(job.rename),
+        "class_names": list(job.class_names),
         "preprocess": repr(preprocess) if isinstance(preprocess, tuple) else "a function",
         "sha256_of_weights": hash_of(model),
         "versions": {name: _version(name) for name in packages},
