@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import jaxattr
-from jaxattr import catalogue, citations, metrics
+from jaxattr import catalogue, citations, metrics, scores, viz
 from jaxattr.catalogue import Method
 from jaxattr.facts import FAMILIES
+from jaxattr.image import maps
+from jaxattr.rules import composites, lrp
 
 DOCS = Path(__file__).parent
 GALLERY = DOCS / "gallery"
@@ -69,7 +71,7 @@ def method_page(method: Method) -> str:
 
 {directive(method.function)}{detailed}
 
-{scores(method.name)}
+{measured(method.name)}
 
 ## Cite
 
@@ -89,7 +91,7 @@ def picture(name: str) -> str:
     )
 
 
-def scores(name: str) -> str:
+def measured(name: str) -> str:
     """Return the method's row of the table of photographs in `metrics.md`, with its head."""
     table = re.search(r"^\| \| insertion.*\n\|---.*\n((?:\|.*\n)+)", text("metrics"), re.MULTILINE)
     row = re.search(rf"^\| `{name}` \|.*$", table[1], re.MULTILINE) if table else None
@@ -141,38 +143,41 @@ depend on what the network has learned of the class.
 
 
 def api_pages() -> dict[str, str]:
-    """Return the reference: everything public that is no method."""
+    """Return the reference: everything public that is no method, each name on one page."""
     modules = {
-        "jaxattr": ("Top level", jaxattr),
+        "scores": ("Scores", scores),
+        "maps": ("Maps", maps),
+        "lrp_rules": ("Rules of LRP", lrp),
+        "composites": ("Composites", composites),
+        "viz": ("Figures", viz),
         "metrics": ("Metrics", metrics),
-        "maps": ("Maps", jaxattr.maps),
-        "rules": ("Rules and composites", jaxattr.rules),
-        "scores": ("Scores", jaxattr.scores),
-        "viz": ("Figures", jaxattr.viz),
+        "jaxattr": ("Top level", jaxattr),
     }
-    pages = {name: api_page(title, module) for name, (title, module) in modules.items()}
-    listed = "\n".join(modules)
+    listed = {id(f) for m in own_methods().values() for f in (m.function, m.facts.details)}
+    pages = {}
+    for name, (title, module) in modules.items():
+        own = {n: v for n, v in public(module).items() if id(v) not in listed}
+        listed |= set(map(id, own.values()))
+        pages[name] = api_page(title, module, own)
+    contents = "\n".join(reversed(modules))
     pages["index"] = (
         "# Reference\n\n[Methods](../methods/index.md) have pages of their own.\n\n"
-        + (f"```{{toctree}}\n{listed}\n```\n")
+        f"```{{toctree}}\n{contents}\n```\n"
     )
     return pages
 
 
-def api_page(title: str, module: Any) -> str:
-    """Return the page of what a module makes public."""
-    intro = "```{eval-rst}\n.. automodule:: " + module.__name__ + "\n```\n"
-    parts = [directive(value, f"{module.__name__}.{n}") for n, value in public(module).items()]
+def api_page(title: str, module: Any, names: dict[str, Any]) -> str:
+    """Return the page of a module and what it makes public."""
+    intro = f"```{{eval-rst}}\n.. automodule:: {module.__name__}\n```\n"
+    parts = [directive(value, f"{module.__name__}.{name}") for name, value in names.items()]
     return f"# {title}\n\n{intro}\n" + "\n\n".join(parts) + "\n"
 
 
 def public(module: Any) -> dict[str, Any]:
-    """Return the functions and classes of a module that are meant to be used from there."""
+    """Return our functions, classes and types in a module."""
     found = {n: v for n, v in vars(module).items() if not n.startswith("_") and callable(v)}
-    facts = [m.facts.details for m in own_methods().values()]
-    paged = {m.function for m in own_methods().values()} | set(filter(None, facts))
-    ours = {n: v for n, v in found.items() if getattr(v, "__module__", "").startswith("jaxattr")}
-    return {n: v for n, v in ours.items() if v not in paged}
+    return {n: v for n, v in found.items() if getattr(v, "__module__", "").startswith("jaxattr")}
 
 
 def directive(value: Any, name: str = "") -> str:
