@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 project = "jaxattr"
 author = "The jaxattr authors"
+copyright = f"2026, {author}"
 release = metadata.version("jaxattr")
 
 extensions = [

@@ -73,6 +73,8 @@ def method_page(method: Method) -> str:
 
 {measured(method.name)}
 
+{refused(method.name)}
+
 ## Cite
 
 ```bibtex
@@ -103,6 +105,22 @@ def measured(name: str) -> str:
         "the image's center\n([every method by every metric](../metrics.md)):\n\n"
         f"{head}\n{row[0]}\n" + "\n".join(table[1].splitlines()[:2])
     )
+
+
+ROW = re.compile(r"^\| (.*?) \|.*\| (`.*) \|$", re.MULTILINE)
+REASON = re.compile(r"((?:`\w+`(?:, )?)+): (.*?)(?=; `\w+`[,:]|$)")
+
+
+def refused(name: str) -> str:
+    """Return the rows of `architectures.md` that the method refuses, with the reasons."""
+    found = [
+        f"| {architecture} | {reason} |"
+        for architecture, cell in ROW.findall(text("architectures"))
+        for methods, reason in REASON.findall(cell)
+        if f"`{name}`" in methods
+    ]
+    head = ["## Refuses\n", "| architecture | because |", "|---|---|"]
+    return "\n".join([*head, *found]) if found else ""
 
 
 def text(page: str) -> str:
