@@ -36,7 +36,10 @@ def test_the_two_commands_stand_first():
 
 
 def commands() -> list[str]:
-    return re.findall(r"\.venv/bin/jaxattr (.*?)$", "\n".join(blocks("sh")), re.MULTILINE)
+    """Return the commands of README, and of the pages of the site."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    shown = re.findall(r"^```sh\n(.*?)^```$", "\n".join(map(Path.read_text, pages)), re.S | re.M)
+    return re.findall(r"^(?:\.venv/bin/)?jaxattr (.*?)$", "\n".join(shown), re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", commands())
