@@ -1,6 +1,6 @@
 """Which methods find what makes the class, where it is known?
 
-    python benchmarks/known_truth.py WEIGHTS OUT [--images 128] [--methods grad_cam,lrp]
+    python benchmarks/known_truth.py WEIGHTS OUT [--images 128] [--untrained] [--methods lrp]
 
 The network of four convolutions that learned the pictures of `jaxattr.data.shapes` (WEIGHTS is
 what `train.py shapes_cnn` wrote), on test pictures that it recognizes. Two shapes make the class,
@@ -23,6 +23,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from scoreboard import CONTROLS, FEWER, Rows, Scores, Summary, means, measure, parser, run
 from train import NETWORKS, scale, shapes
 
@@ -45,8 +46,8 @@ class Case(NamedTuple):
     distractors: np.ndarray
 
 
-def cases(net: Callable, images: int, size: int, prepare: Callable) -> list[Case]:
-    """Make batches of pictures that the network recognizes."""
+def cases(net: Callable, images: int, size: int, prepare: Callable, *, least: float) -> list[Case]:
+    """Make batches of pictures that the network recognizes, of which there must be a share."""
     predict, found, start = jax.jit(lambda net, x: net(x).argmax(-1)), [], 0
     while len(found) < images:
         drawn = [picture(start + i) for i in range(size)]
@@ -57,6 +58,8 @@ def cases(net: Callable, images: int, size: int, prepare: Callable) -> list[Case
                 known = drawn[i].parts, drawn[i].distractors
                 found.append(Case(x[i], label, np.stack(cut), *known))
         start += size
+        if len(found) < least * start:
+            raise ValueError(f"the network recognizes {len(found)} of {start} pictures: train it")
     groups = [found[i : i + size] for i in range(0, images, size)]
     return [Case(*map(np.stack, zip(*group, strict=True))) for group in groups]
 
@@ -81,16 +84,20 @@ def explained(name: str, net: Callable, case: Case, key: jax.Array) -> Scores:
 
 
 def main() -> None:
-    options = parser(__doc__ or "").parse_args()
+    given = parser(__doc__ or "")
+    given.add_argument("--untrained", action="store_true", help="with random weights")
+    options = given.parse_args()
     net = NETWORKS["shapes_cnn"]()
-    restore(options.data / "weights", net)
+    if not options.untrained:
+        nnx.update(net, restore(options.data / "weights", net))
     net.eval()
     mean, deviation = scale(shapes(Path()))
 
     def prepare(drawn: Picture) -> np.ndarray:
         return ((drawn.image / np.float32(255) - mean) / deviation).astype(np.float32)
 
-    every = cases(net, options.images, options.batch, prepare)
+    least = 0 if options.untrained else 0.5
+    every = cases(net, options.images, options.batch, prepare, least=least)
 
     def one(name: str, path: Path) -> Rows:
         scored = lambda start, case: explained(name, net, case, jax.random.key(0))
