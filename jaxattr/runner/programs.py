@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxattr import catalogue
+from jaxattr import catalogue, lowered
 from jaxattr.runner.devices import Spread, with_weights
 from jaxattr.runner.jobs import Job
 from jaxattr.scores import logit, probabilities
@@ -35,21 +35,29 @@ class Programs:
 
     Attributes:
         parts: how many parts a batch is taken in.
-        classify: from images and known classes to what is stored beside the maps.
-        methods: for each name, from images and classes to maps, and which of these are finite.
+        first: the method that shares its forward pass with the classification.
+        begin: from images and known classes to what is stored beside the maps, and `first`'s maps.
+        others: for each other method, from images and classes to maps, and which are finite.
     """
 
     def __init__(self, job: Job, model: Any, where: Spread):
         self.job, self.where, self.parts = job, where, 1
         self.multi_label = getattr(model, "multi_label", False)
-        self.classify = with_weights(self._classify, model, where)
-        self.methods = {
-            name: with_weights(self._method(catalogue.find(name), dict(options)), model, where)
+        (self.first, explained), *others = (
+            (name, self._method(catalogue.find(name), dict(options)))
             for name, options in job.methods.items()
-        }
+        )
+
+        def explained_first(model: Any, x: Array, target: Array, key: Key) -> tuple[Any, ...]:
+            facts = self._classify(model, x, target)
+            return facts, explained(model, x, facts["target"], key)
+
+        self.begin = with_weights(explained_first, model, where)
+        self.others = {name: with_weights(run, model, where) for name, run in others}
 
     def _classify(self, model: Any, x: Array, target: Array) -> dict[str, Array]:
-        likely = probabilities(model(x), multi_label=self.multi_label)
+        logits = lowered(lambda x: model(x))(x)
+        likely = probabilities(logits, multi_label=self.multi_label)
         top = likely.argmax(-1)
         target = jnp.where(target < 0, top, target)
         return {
@@ -84,9 +92,9 @@ class Programs:
             np.split(x, self.parts), np.split(target, self.parts), strict=True
         ):
             placed, known = jax.device_put((rows, classes), self.where.images)
-            facts = self.classify(placed, known)
-            maps = {k: run(placed, facts["target"], key) for k, run in self.methods.items()}
-            found.append({**facts, "maps": maps})
+            facts, maps = self.begin(placed, known, key)
+            rest = {k: run(placed, facts["target"], key) for k, run in self.others.items()}
+            found.append({**facts, "maps": {self.first: maps, **rest}})
         return found
 
     def collect(self, work: Work) -> dict[str, Any]:
