@@ -13,6 +13,8 @@ OUT/table.md and OUT/table.png hold
     distractors   share of the positive attribution in the shapes that distract; lower is better
     parts         how often the shape of the two whose removal costs more of the logit has the
                   larger sum, the picture being drawn without it
+    IDSDS         rank correlation of 4 x 4 patches with what the removal of each does; meant for a
+                  network of `train.py --removed`, which is used to missing patches
 """
 
 from collections.abc import Callable
@@ -31,7 +33,7 @@ from jaxattr import catalogue, metrics, scores
 from jaxattr.data.shapes import Picture, picture
 from weights_conversion import restore
 
-COLUMNS = ("mass", "rank", "AUC", "distractors", "parts")
+COLUMNS = ("mass", "rank", "AUC", "distractors", "parts", "IDSDS")
 OPTIONS = FEWER | {"score_cam": {}, "cameras": {}, "occlusion": {"window": 5, "stride": 2}}
 """Options of methods of many passes, for images of 32 x 32."""
 
@@ -79,6 +81,7 @@ def explained(name: str, net: Callable, case: Case, key: jax.Array) -> Scores:
         "rank": metrics.relevance_rank_accuracy(a, truth).score,
         "AUC": metrics.attribution_auc(a, truth).score,
         "distractors": metrics.relevance_mass_accuracy(a, others).score,
+        "IDSDS": metrics.idsds(f)(case.x, case.target, a).score,
         "parts": ((drop[0] > drop[1]) == (told[0] > told[1])).astype(float),
     }
 

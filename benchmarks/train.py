@@ -5,6 +5,8 @@
 DATA holds `mnist.npz` and `cifar10_webp.zip`. SGD with Nesterov's momentum, for the transformer
 `cifar_vit` AdamW, with clipped gradients and a cosine schedule after a warm-up; images of CIFAR-10
 are flipped and shifted by a few pixels. `shapes_cnn` learns shapes that are drawn, without DATA.
+`--start WEIGHTS --removed .3` goes on from trained weights with patches of the images removed,
+which makes the network of IDSDS.
 Every epoch is a checkpoint in OUT/epochs, from which the same command goes on after a stop;
 OUT/weights holds the trained network for `jaxattr.models.load("cifar_cnn", path=OUT/weights)`,
 OUT/results.csv for each epoch the accuracy on the test images, and seconds by the clock and of the
@@ -33,7 +35,7 @@ from tqdm import tqdm
 import jaxattr
 from jaxattr import models
 from jaxattr.data.shapes import CLASSES, picture
-from weights_conversion import save
+from weights_conversion import restore, save
 
 NETWORKS = {
     "mnist_cnn": models.mnist_cnn,
@@ -51,6 +53,7 @@ class Recipe(NamedTuple):
         descent: From a learning rate or its schedule to an optimizer.
         smoothing: The share of each label that is spread over all classes.
         shift: By how many pixels images are shifted at most, which are flipped too; none if None.
+        removed: The share of the 4 x 4 patches of an image that are set to zero.
     """
 
     epochs: int
@@ -59,6 +62,7 @@ class Recipe(NamedTuple):
     descent: Callable[[Any], optax.GradientTransformation]
     smoothing: float = 0.0
     shift: int | None = 4
+    removed: float = 0.0
 
 
 def _momentum(rate: Any) -> optax.GradientTransformation:
@@ -140,6 +144,13 @@ def shifted(x: np.ndarray, rng: np.random.Generator, *, by: int) -> np.ndarray:
     return padded[np.arange(len(x))[:, None, None], rows[:, :, None], columns[:, None]]
 
 
+def without_patches(x: np.ndarray, rng: np.random.Generator, *, share: float) -> np.ndarray:
+    """Set a share of the 4 x 4 patches of each image to zero."""
+    rows, columns = (np.arange(n) * 4 // n for n in x.shape[1:3])
+    kept = (rng.random((len(x), 4, 4)) >= share)[:, rows][:, :, columns]
+    return x * kept[..., None]
+
+
 class Epoch(NamedTuple):
     """The share of the test images that are right after an epoch, and what it took in seconds."""
 
@@ -149,9 +160,13 @@ class Epoch(NamedTuple):
     cpu_seconds: float
 
 
-def train(name: str, data: Data, out: Path, recipe: Recipe, *, seed: int) -> Iterator[Epoch]:
+def train(
+    name: str, data: Data, out: Path, recipe: Recipe, *, seed: int, start: Path | None = None
+) -> Iterator[Epoch]:
     """Train a network from its last checkpoint on, and yield what each epoch came to."""
     model = NETWORKS[name](rngs=nnx.Rngs(seed))
+    if start is not None:
+        nnx.update(model, restore(start, model))
     model.train()
     graph, parameters, rest = nnx.split(model, nnx.Param, ...)
     epochs, batch = recipe.epochs, recipe.batch
@@ -183,14 +198,15 @@ def train(name: str, data: Data, out: Path, recipe: Recipe, *, seed: int) -> Ite
         if last is not None:
             state = kept.restore(last, args=ocp.args.StandardRestore(state))
         for epoch in range(0 if last is None else last + 1, epochs):
-            rng, start = np.random.default_rng((seed, epoch)), _clocks()
+            rng, began = np.random.default_rng((seed, epoch)), _clocks()
             order = rng.permutation(len(data.x))[: turns * batch].reshape(turns, batch)
             for chosen in tqdm(order, desc=f"epoch {epoch + 1} of {epochs}", leave=False):
                 x = data.x[chosen]
                 x = x if recipe.shift is None else shifted(x, rng, by=recipe.shift)
+                x = without_patches(x, rng, share=recipe.removed) if recipe.removed else x
                 state, _ = step(state, x, data.label[chosen])
             jax.block_until_ready(state)
-            spent = _clocks() - start
+            spent = _clocks() - began
             kept.save(epoch, args=ocp.args.StandardSave(state))
             net = nnx.merge(graph, state["parameters"], state["rest"])
             net.eval()
@@ -219,10 +235,11 @@ def main() -> None:
     parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    for name, kind in (("epochs", int), ("batch", int), ("rate", float)):
+    for name, kind in (("epochs", int), ("batch", int), ("rate", float), ("removed", float)):
         usual = ", ".join(f"{getattr(recipe, name)} for {n}" for n, recipe in RECIPES.items())
         parser.add_argument(f"--{name}", type=kind, help=f"[default: {usual}]")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="weights to go on from, as for fine-tuning")
     parser.add_argument("--limit", type=int, help="learn from the first images only")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -230,10 +247,16 @@ def main() -> None:
     mean, deviation = scale(data)
     data = data._replace(x=(data.x - mean) / deviation, x_test=(data.x_test - mean) / deviation)
     data = data._replace(x=data.x[: options.limit], label=data.label[: options.limit])
-    given = {k: v for k in ("epochs", "batch", "rate") if (v := getattr(options, k)) is not None}
+    given = {
+        k: v
+        for k in ("epochs", "batch", "rate", "removed")
+        if (v := getattr(options, k)) is not None
+    }
     recipe = RECIPES[options.network]._replace(**given)
     with (options.out / "results.csv").open("a", newline="") as file:
-        for found in train(options.network, data, options.out, recipe, seed=options.seed):
+        for found in train(
+            options.network, data, options.out, recipe, seed=options.seed, start=options.start
+        ):
             number, share, seconds, of_cpu = found
             csv.writer(file).writerow((number, f"{share:.4f}", f"{seconds:.1f}", f"{of_cpu:.1f}"))
             file.flush()
