@@ -69,6 +69,8 @@ def sampled(evaluate: Callable[..., Any], samples: Any, *batch: Any) -> Any:
         return jax.vmap(of_image, out_axes=1)(*batch)
 
     if batch and len(jax.tree.leaves(samples)[0]) > 1:
+        # What is known of classes is checked before `vmap` hides it.
+        jax.eval_shape(lambda s: evaluate(s, *batch), jax.tree.map(lambda a: a[0], samples))
         try:
             found = jax.tree.leaves(jax.eval_shape(together, samples, *batch))
         except (TypeError, ValueError):

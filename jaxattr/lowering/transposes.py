@@ -53,7 +53,11 @@ class Spelling:
         args = tuple(reduce(vary_like, args, a) for a in args)
         # JAX has no convolution with kernels of each image's own on an explicit mesh.
         meant = self.fast if self.everywhere and any(map(is_laid_out, args)) else self.own
-        body = _program(meant, tuple(map(jax.typeof, args)))
+        avals = tuple(map(jax.typeof, args))
+        try:
+            body = _program(meant, avals)
+        except NotImplementedError:  # nor one in groups, in a part of a mesh
+            body = _program(self.fast, avals)
         return spelled.bind(*args, spelling=self, body=body)
 
 
@@ -142,6 +146,12 @@ def _mapped(spelling: Spelling, mapped: tuple[bool, ...]) -> Spelling:
     return Spelling(fast, own, transposes, spelling.everywhere)
 
 
+def _impl(*args: Any, spelling: Spelling, body: ClosedJaxpr) -> Any:
+    if jax.config.jax_disable_jit:
+        return jaxpr_as_fun(body)(*args)[0]
+    return _compiled(spelling)(*args)
+
+
 def _batch(args: Any, dims: Any, *, spelling: Spelling, body: ClosedJaxpr) -> tuple[Array, int]:
     mapped = tuple(d is not None for d in dims)
     args = [jnp.moveaxis(a, d, 0) if m else a for a, d, m in zip(args, dims, mapped, strict=True)]
@@ -167,7 +177,7 @@ def _transpose(c: Any, *args: Any, spelling: Spelling, body: ClosedJaxpr) -> lis
 
 spelled = Primitive("spelled")
 """The primitive of spellings; `body` is what one means, for those who read a program."""
-spelled.def_impl(lambda *args, spelling, body: _compiled(spelling)(*args))
+spelled.def_impl(_impl)
 spelled.def_abstract_eval(lambda *avals, spelling, body: body.out_avals[0])
 ad.primitive_jvps[spelled] = _jvp
 ad.primitive_transposes[spelled] = _transpose

@@ -33,7 +33,8 @@ class Game(NamedTuple):
     def drawn(self, values: Array, x: Array) -> Array:
         """Share values of players, `(B, M)`, among their pixels: `(B, H, W, 1)`, as `x` is."""
         parts = self.parts._replace(labels=laid_out_like(self.parts.labels, x[..., 0]))
-        return parts.spread(values)[..., None].astype(x.dtype)
+        known = jnp.isfinite(values).all(1, keepdims=True)  # of an image, all parts or none
+        return parts.spread(jnp.where(known, values, jnp.nan))[..., None].astype(x.dtype)
 
 
 def game(

@@ -127,7 +127,7 @@ def test_the_explained_class_is_listed_even_if_it_is_unlikely():
         (["--method", "zzz"], "there is no method 'zzz'; there are input_x_gradient, saliency"),
         (
             ["--method", "saliency:smoothgrad"],
-            "before a colon stand smoothgrad, smoothgrad_squared, v",
+            "before a colon stand augmented, smoothgrad, smoothgrad_squared, v",
         ),
         (["--method", ","], "--method names no method"),
         (

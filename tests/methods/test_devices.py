@@ -41,6 +41,8 @@ from jaxattr import batched, metrics, saliency
 from jaxattr.catalogue import METHODS
 
 jax.config.update("jax_disable_most_optimizations", True)
+# Two programs that wait for the same devices of a machine of two cores may wait for each other.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
 keys = jax.random.split(jax.random.key(0), 4)
 kernels = [jax.random.normal(k, s) / 4 for k, s in zip(keys, [(3, 3, 3, 8), (3, 3, 8, 8)])]
 head = jax.random.normal(keys[2], (8, 5))
@@ -110,7 +112,11 @@ REST = [name for name in METHODS if name not in {*FEW, "xrai"}]  # XRAI's segmen
 def test_a_batch_over_eight_devices(names):
     script = f"few = {SMALL}\n{SCRIPT}"
     done = subprocess.run(
-        [sys.executable, "-c", script, *names], capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, *names],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -217,6 +223,10 @@ def test_an_explicit_mesh():
     names = [name for name in METHODS if name != "xrai" or find_spec("skimage")]
     script = f"few = {SMALL}\n{EXPLICIT}"
     done = subprocess.run(
-        [sys.executable, "-c", script, *names], capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, *names],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -427,13 +427,13 @@ def test_drafts_of_killed_writers_are_removed(source):
     """And only those: a draft whose lock is held is being written."""
     script = """
 import os, signal, sys
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 import weights_conversion.cache
 from test_convert import FLATTEN, restore_or_convert, skeleton
 weights_conversion.cache.manifest = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 restore_or_convert(sys.argv[1], skeleton(), name="net", flatten=FLATTEN)
 """
-    command = [sys.executable, "-c", script, str(source), os.path.dirname(__file__)]
+    command = [sys.executable, "-c", script, str(source), *sys.path[:8]]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     (draft,) = entries(source)
     assert draft.name.startswith(".net")
