@@ -15,6 +15,7 @@ import pytest
 from jax import lax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from speed import ALIKE
 
 from jaxattr import UnsupportedOperation, freeze
 from jaxattr.catalogue import METHODS
@@ -104,7 +105,8 @@ for name in sys.argv[1:] or [name for name in known if name not in METHODS]:
 """
 FEW = ["saliency", "integrated_gradients", "lrp", "rsp", "grad_cam", "tr_gbp", "dmbp", "lpr"]
 FEW += ["extremal_perturbation"]
-REST = [name for name in METHODS if name not in {*FEW, "xrai"}]  # XRAI's segments are the host's
+REST = [name for name in METHODS if name not in {*FEW, *ALIKE, "xrai"}]
+"""XRAI's segments are the host's."""
 
 
 @pytest.mark.slow
@@ -220,7 +222,7 @@ for name, whole in wholes.items():
 
 @pytest.mark.slow
 def test_an_explicit_mesh():
-    names = [name for name in METHODS if name != "xrai" or find_spec("skimage")]
+    names = [*FEW, *REST, *(["xrai"] if find_spec("skimage") else [])]
     script = f"few = {SMALL}\n{EXPLICIT}"
     done = subprocess.run(
         [sys.executable, "-c", script, *names],
