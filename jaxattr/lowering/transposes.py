@@ -147,7 +147,7 @@ def _mapped(spelling: Spelling, mapped: tuple[bool, ...]) -> Spelling:
 
 
 def _impl(*args: Any, spelling: Spelling, body: ClosedJaxpr) -> Any:
-    if jax.config.read("jax_disable_jit"):
+    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
         return jaxpr_as_fun(body)(*args)[0]
     return _compiled(spelling)(*args)
 
