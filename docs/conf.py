@@ -1,10 +1,14 @@
 """Settings of the site: `python -m sphinx -W docs site` builds it into `site/`."""
 
+import os
 import sys
 from importlib import metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# As HTML: what a notebook's own renderer writes only a notebook reads.
+os.environ.setdefault("PLOTLY_RENDERER", "notebook_connected")
 
 project = "jaxattr"
 author = "The jaxattr authors"
