@@ -78,7 +78,7 @@ def _read(
     background: str | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what the model sees and its input, and print warnings on the way."""
-    from jaxattr.models.preprocess import is_transparent, to_rgb
+    from jaxattr.data.images import is_transparent, to_rgb
 
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")

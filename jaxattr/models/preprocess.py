@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image
 
 from jaxattr.data.geometry import Geometry
+from jaxattr.data.images import to_rgb
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -123,56 +123,6 @@ class PlainResize(NamedTuple):
         # the maps of an input as large as the photograph, brought to the pixels of the input
         back = Geometry.resized(geometry.input_size, geometry.size, None)
         return np.moveaxis(back.to_photograph(np.moveaxis(pixels, -1, 0)), 0, -1)
-
-
-def to_rgb(image: Image.Image, *, background: str | None = None) -> Image.Image:
-    """Turn an image upright and convert it to RGB.
-
-    16 bits become 8; a warning says when only the lowest 12 of them are used.
-
-    Args:
-        image: Of any mode and size.
-        background: The color behind what is transparent, as Pillow names colors. By default
-            transparency is dropped, and pixels have the colors that no viewer shows.
-
-    Raises:
-        TypeError: If it is no PIL image.
-        ValueError: If its values have no known range (modes I and F), or there is no such color.
-    """
-    if not isinstance(image, Image.Image):
-        raise TypeError(
-            f"preprocess takes a PIL image, but got {type(image).__name__}: "
-            "use PIL.Image.open(path) or PIL.Image.fromarray(array)"
-        )
-    if image.mode in ("I", "F"):
-        raise ValueError(
-            f"the values of an image of mode {image.mode!r} have no known range: "
-            "scale them to 0-255 and convert the image to mode 'L' or 'RGB'"
-        )
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling
-        upright = _eight_bits(np.asarray(upright))
-    if is_transparent(upright):
-        upright = upright.convert("RGBA")  # of a palette, Pillow warns in one step
-        if background is not None:
-            ground = Image.new("RGBA", upright.size, ImageColor.getrgb(background))
-            upright = Image.alpha_composite(ground, upright)
-    return upright.convert("RGB")
-
-
-def is_transparent(image: Image.Image) -> bool:
-    """Whether an image says how transparent its pixels are."""
-    return image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
-
-
-def _eight_bits(values: np.ndarray) -> Image.Image:
-    if 255 < values.max() < 4096:
-        warnings.warn(
-            f"the largest value of the 16-bit image is {values.max()}, as of 12-bit data: it is "
-            "nearly black; multiply its values by 16",
-            stacklevel=3,
-        )
-    return Image.fromarray((values.astype(np.float32) / 257).round().astype(np.uint8))
 
 
 def crop_center(

@@ -92,6 +92,17 @@ def test_labels_are_numbered_as_the_models_classes():
         with_classes(source, ("cat", "dogs"))
 
 
+def test_16_bits_are_scaled_and_unknown_ranges_refused(tmp_path):
+    (tmp_path / "cat").mkdir()
+    values = np.array([[0, 257, 65535]])
+    Image.fromarray(values.astype(np.uint16)).save(tmp_path / "cat" / "a.png")
+    Image.fromarray(values.astype(np.float32)).save(tmp_path / "cat" / "b.tiff")
+    source = open_source(f"folder:{tmp_path}")
+    np.testing.assert_array_equal(source[0].image[0, :, 0], [0, 1, 255])
+    with pytest.raises(ValueError, match=r"b.tiff cannot be read .* no known range"):
+        source[1]
+
+
 def test_a_broken_image_is_named(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
     with pytest.raises(ValueError, match=r"x\.jpg cannot be read as an image"):
