@@ -47,7 +47,9 @@ def convert(
     taken off where no name of the model appears before.
 
     Args:
-        state: arrays by torch key, e.g. from `open_checkpoint`; one is read at a time.
+        state: arrays by torch key, e.g. from `open_checkpoint`; one is read at a time. What is
+            `of_flax`, as `OrbaxFolder`, is in Flax's order already: nothing is reversed in it, and
+            `flatten` is left aside.
         model: the model, or its skeleton from `nnx.eval_shape`; read, not changed.
         rename: from a key of `state` to the model's own, where they differ: a function, or a dict
             from how keys begin to what they become, as `{"backbone.": "", "head.": "fc."}`; an
@@ -127,6 +129,8 @@ def _fit(
     named = {path: torch_name(path) for path, _ in variables}
     keys, found = _by_name(without_prefix(state, named.values(), renaming(rename)))
     shapes, turned = dict(flatten or {}), _transposed(model)
+    if getattr(state, "of_flax", False):
+        shapes, turned = {}, set()
     matched, missing, wrong = [], [], 0
     for path, variable in variables:
         name, last = named[path], str(path[-1])

@@ -28,12 +28,17 @@ class OrbaxFolder(Mapping[str, np.ndarray]):
 
     Attributes:
         path: the folder.
-        key: what leads to the model's state in it, if it was asked for.
+        key: what leads to the model's state in it, if it was asked for: first the name of an item,
+            where a step has several.
+        of_flax: that windows and maps are in Flax's order, for `convert`.
     """
+
+    of_flax = True
 
     def __init__(self, path: Path, key: str | None = None):
         self.path, self.key = path, key
-        self._arrays = dict(_named(_read(path), key))
+        item, inside = _item(path, key)
+        self._arrays = dict(_named(_read(path, item), inside))
         if not self._arrays:
             raise CheckpointError(f"{path}: it holds no floating arrays under the key {key!r}")
 
@@ -54,28 +59,42 @@ class OrbaxFolder(Mapping[str, np.ndarray]):
 
 def is_orbax(path: Path) -> bool:
     """Tell whether a folder holds an Orbax checkpoint, or steps of one."""
-    return path.is_dir() and _item(path) is not None
+    return path.is_dir() and bool(_items(path))
 
 
-def _item(path: Path) -> Path | None:
-    """Return the folder of the arrays, of several steps that of the last."""
+def _items(path: Path) -> list[Path]:
+    """Return the folders of arrays, of several steps those of the last."""
     for pattern in (_TREE, f"*/{_TREE}", f"*/*/{_TREE}"):
-        found = [file.parent for file in path.glob(pattern)]
+        found = sorted(file.parent for file in path.glob(pattern))
         if found:
             step = lambda folder: [int(p) for p in folder.parts[len(path.parts) :] if p.isdecimal()]
-            return max(found, key=step)
-    return None
+            last = max(map(step, found))
+            return [folder for folder in found if step(folder) == last]
+    return []
 
 
-def _read(path: Path) -> Any:
-    item = _item(path)
-    assert item is not None
+def _item(path: Path, key: str | None) -> tuple[Path, str | None]:
+    """Return the folder of the arrays, and what leads to the state in it."""
+    of_step = lambda p: "/".join(n for n in p.relative_to(path).parts if not n.isdecimal())
+    items = {of_step(folder): folder for folder in _items(path)}
+    first, _, rest = (key or "").partition(".")
+    if len(items) == 1:
+        return next(iter(items.values())), key
+    if first not in items:
+        listed = ", ".join(items)
+        raise CheckpointError(f"{path}: the key is the name of one of its items: {listed}")
+    return items[first], rest or None
+
+
+def _read(path: Path, item: Path) -> Any:
     if (item / MANIFEST).exists() and not is_whole(item):
         raise CheckpointError(f"{path}: its files do not agree with its manifest")
     try:
         with checkpointer() as reader:
-            tree = reader.metadata(item.resolve()).item_metadata.tree
-            plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+            written = reader.metadata(item.resolve()).item_metadata
+            if written is None:
+                raise ValueError("it is damaged, or was not written to its end")
+            plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), written.tree)
             return reader.restore(item.resolve(), restore_args=plain)
     except Exception as error:  # Orbax raises errors of many kinds
         reason = str(error).partition("\n")[0]
@@ -89,7 +108,7 @@ def _named(tree: Any, key: str | None) -> Iterator[tuple[str, np.ndarray]]:
         name = ".".join(parts[:-1] if parts[-1] in _VALUES else parts)
         if name.startswith(start) and jax.numpy.issubdtype(array.dtype, np.floating):
             own = name.removeprefix(start).split(".")
-            if own[-1] == "kernel":
+            if own[-1] == "kernel" and array.ndim > 1:
                 array = array.transpose(-1, -2, *range(array.ndim - 2))
             yield torch_name(own), array
 

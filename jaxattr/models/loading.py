@@ -214,14 +214,12 @@ def load(
     model = skeleton(name)
     entry = find(name, weights, file=None if path is None else Path(path).name)
     renamed, count, told = model.torch.rename, len(entry.classes), Beside(None, None)
-    flatten = model.torch.flatten
     if path is None:
         path = locate(entry)
     else:
         told = beside(path)
         checkpoint = open_checkpoint(path, key=key, ema=ema)
         key = checkpoint.key  # said once
-        flatten = _flatten(checkpoint, model)
         renamed, found = _adapt(checkpoint, model, rename)
         count = found or count
     if count != len(entry.classes):
@@ -235,7 +233,7 @@ def load(
         key=key,
         ema=ema,
         rename=renamed,
-        flatten=flatten,
+        flatten=model.torch.flatten,
         dtype=dtype,
     )
     nnx.update(model, state)
@@ -270,12 +268,7 @@ def misfits(
     renamed, count = _adapt(checkpoint, model, rename)
     if count is not None:
         model = skeleton(name, classes=count)
-    return problems(checkpoint, model, rename=renamed, flatten=_flatten(checkpoint, model))
-
-
-def _flatten(checkpoint: Any, model: Classifier) -> Any:
-    """Return the maps that dense layers take in torch's order: none where Flax wrote them."""
-    return {} if isinstance(checkpoint, OrbaxFolder) else model.torch.flatten
+    return problems(checkpoint, model, rename=renamed, flatten=model.torch.flatten)
 
 
 def _adapt(
