@@ -1,12 +1,14 @@
 """Methods by name: the package's own, and those that other packages add by an entry point."""
 
 import inspect
+import json
 import re
 import sys
 import typing
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from types import ModuleType
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import pytest
@@ -54,11 +56,24 @@ def brightness(f: jaxattr.Fun, *, steps: int = 7) -> jaxattr.Attribution:
     return lambda x, target, *, key=None: x
 
 
+class Span(NamedTuple):
+    low: int
+    high: int
+
+
+NAN, KEYED, SPAN = float("nan"), {(1, 2): [{3}]}, Span(0, 1)
+
+
+@jaxattr.method(cost="none", family="controls")
+def odd(f, *, a=NAN, b=KEYED, c=brightness, d=SPAN):
+    return lambda x, target, *, key=None: x
+
+
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]:
     """Install a package whose entry points name methods."""
     module = ModuleType("their_package")
-    module.brightness, module.plain = brightness, lambda f: None
+    module.brightness, module.odd, module.plain = brightness, odd, lambda f: None
     monkeypatch.setitem(sys.modules, "their_package", module)
 
     def install(**names: str) -> None:
@@ -68,6 +83,16 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]:
 
     yield install
     catalogue._foreign.cache_clear()
+
+
+def test_options_of_any_kind_are_listed_as_json(installed: Callable):
+    installed(theirs="odd")
+    listed = CliRunner().invoke(main, ["methods", "--json"], catch_exceptions=False).output
+    options = json.loads(listed, parse_constant=pytest.fail)[-1]["options"]
+    assert options["a"] == "nan"
+    assert options["b"] == {"(1, 2)": ["{3}"]}
+    assert options["c"] == "brightness"
+    assert options["d"] == {"low": 0, "high": 1}
 
 
 def test_a_method_of_another_package(installed: Callable):

@@ -1,6 +1,9 @@
 """The commands that list the methods and the models that there are, and what to cite."""
 
 import json
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
@@ -17,7 +20,7 @@ def methods(*, as_json: bool) -> None:
     """List the methods that `jaxattr explain` knows."""
     if as_json:
         rows = [_facts(m) for m in catalogue.methods().values()]
-        click.echo(json.dumps(rows, indent=2, default=str))
+        click.echo(json.dumps(_plain(rows), indent=2, allow_nan=False))
         return
     formatter = click.HelpFormatter()
     known = catalogue.methods().values()
@@ -31,10 +34,25 @@ def methods(*, as_json: bool) -> None:
 
 
 def _facts(method: Method) -> dict[str, object]:
-    """Return what a program may want to know: what is not JSON is written as Python writes it."""
+    """Return what a program may want to know."""
     facts = {k: v for k, v in method.facts._asdict().items() if k != "details"}
     words = {"summary": method.summary, "reference": method.reference}
     return {"name": method.name, **words, **facts, "options": method.options}
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON has for a value: functions are their names, other objects Python's text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return getattr(value, "__qualname__", None) or str(value)
 
 
 def _describe(method: Method) -> str:
