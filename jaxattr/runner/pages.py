@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ def report(
         FileNotFoundError: if the run is not there, or not done.
         ValueError: if the run is in a bucket and no destination is given, or a file of another
             origin is there.
+        OSError: if the page cannot be written.
     """
     if destination is None and "://" in str(out):
         raise ValueError(f"the page of {out} needs a place of its own: give a destination")
@@ -104,12 +106,20 @@ def report(
         "explained": len(known),
         "configuration": {k: v for k, v in job.items() if k not in ("ids", "classes")},
     }
-    page = files("jaxattr.runner").joinpath("page.html").read_text()
+    page = files("jaxattr.runner").joinpath("page.html").read_text("utf-8")
     encoded = json.dumps(content, allow_nan=False, default=str).replace("<", "\\u003c")
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(page.replace("__CONTENT__", encoded))
-    draft.replace(path)
+    _write(path, page.replace("__CONTENT__", encoded))
     return path
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    try:
+        with TemporaryDirectory(prefix=".jaxattr-", dir=path.parent) as folder:
+            (Path(folder) / path.name).write_text(text, "utf-8")
+            (Path(folder) / path.name).replace(path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _known(row: MeanRow | Comparison) -> dict[str, Any]:

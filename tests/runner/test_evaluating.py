@@ -1,10 +1,12 @@
 """Metrics of stored maps, tables, and the page that shows them."""
 
 import csv
+import errno
 import inspect
 import json
 import math
 import re
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -178,6 +180,22 @@ def test_a_run_must_be_there_and_done(tmp_path):
         evaluate(tmp_path / "none", SOURCE, model, PREPARE, MEASURES)
     with pytest.raises(FileNotFoundError, match="holds no run"):
         evaluate(tmp_path, SOURCE, model, PREPARE, MEASURES)
+
+
+def test_a_page_that_cannot_be_written_leaves_nothing(run, tmp_path, monkeypatch):
+    out, _ = run
+
+    def full(self, text, encoding):
+        self.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    page = tmp_path / "page.html"
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match=r"page\.html cannot be written: No space left"):
+        report(out, SOURCE, PREPARE, images=1, destination=page)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OSError, match=r"page\.html cannot be written: No such file"):
+        report(out, SOURCE, PREPARE, images=1, destination=tmp_path / "none" / "page.html")
 
 
 def test_the_page_holds_everything(run, tmp_path):
