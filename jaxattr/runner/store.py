@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
 
 import numpy as np
 
@@ -61,7 +62,7 @@ class Store(NamedTuple):
         """Return what a local folder holds, but for drafts; nothing of a bucket."""
         if not self.url.startswith("file://"):
             return []
-        found = sorted(p.name for p in Path(self.url.removeprefix("file://")).iterdir())
+        found = sorted(p.name for p in Path(unquote(self.url.removeprefix("file://"))).iterdir())
         return [name for name in found if not name.endswith(".__lock")]
 
     def array(
@@ -85,7 +86,7 @@ class Store(NamedTuple):
                 {"name": "zstd", "configuration": {"level": 1}},
             ],
         }
-        spec = {"driver": "zarr3", "kvstore": f"{self.url}{name}/", "metadata": metadata}
+        spec = {"driver": "zarr3", "kvstore": self._inside(name), "metadata": metadata}
         return ts.open(spec, open=True, create=True).result()
 
     def open_array(self, name: str) -> Any:
@@ -97,10 +98,13 @@ class Store(NamedTuple):
         import tensorstore as ts
 
         try:
-            spec = {"driver": "zarr3", "kvstore": f"{self.url}{name}/"}
+            spec = {"driver": "zarr3", "kvstore": self._inside(name)}
             return ts.open(spec, open=True, read=True).result()
         except ValueError as error:
             raise FileNotFoundError(f"{self.url} has no array {name!r}: {error}") from None
+
+    def _inside(self, name: str) -> str:
+        return f"{self.url}{quote(name)}/"
 
 
 def open_store(where: str | Path, *, create: bool = False) -> Store:
@@ -116,14 +120,16 @@ def open_store(where: str | Path, *, create: bool = False) -> Store:
     """
     import tensorstore as ts
 
-    url = str(where).removeprefix("file://")
+    url = str(where)
+    if url.startswith("file://"):
+        url = unquote(url.removeprefix("file://"))
     if "://" not in url:
         path = Path(url).absolute()
         if create:
             path.mkdir(parents=True, exist_ok=True)
         elif not path.is_dir():
             raise FileNotFoundError(f"there is no folder {where}: `jaxattr run` makes it")
-        url = f"file://{path}"
+        url = f"file://{quote(str(path))}"
     url = f"{url.rstrip('/')}/"
     return Store(url, ts.KvStore.open(url).result())
 

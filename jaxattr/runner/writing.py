@@ -48,8 +48,9 @@ class Writer:
                 self._write(work, found, length, document)
             self.store.write(f"batches/{document_name(work.number)}", document)
         except (ValueError, OSError) as error:
+            why = str(error).partition(" [tensorstore_spec=")[0]
             raise OSError(
-                f"{self.store.url} cannot be written: {error}; what is there is whole, and the "
+                f"{self.store.url} cannot be written: {why}; what is there is whole, and the "
                 "same command goes on from it"
             ) from None
         return length - len(work.failures)

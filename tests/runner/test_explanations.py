@@ -97,8 +97,22 @@ def test_xarray_reads_a_run(whole):
 
 
 def test_a_run_at_a_url(folder, whole, tmp_path):
-    run(folder, f"file://{tmp_path}/run")
-    assert files(tmp_path / "run") == files(whole[0])
+    run(folder, f"file://{tmp_path}/a%20run")
+    assert files(tmp_path / "a run") == files(whole[0])
+
+
+def test_a_folder_of_any_name(tmp_path):
+    store = open_store(tmp_path / "50%20 #1?", create=True)
+    store.write("zarr.json", {})
+    store.array("maps/a%20b", (2,), 2, "float32", ["image"])[:].write(
+        np.zeros(2, np.float32)
+    ).result()
+    assert store.open_array("maps/a%20b").read().result().tolist() == [0, 0]
+    assert store.files() == ["maps", "zarr.json"]
+    assert [str(p) for p in files(tmp_path)][:2] == [
+        "50%20 #1?/maps/a%20b/c/0",
+        "50%20 #1?/maps/a%20b/zarr.json",
+    ]
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(folder, whole, tmp_path, monkeypatch):
@@ -223,7 +237,7 @@ def test_a_disk_that_is_full_ends_in_a_sentence(folder, whole, tmp_path, monkeyp
 
     def full(self, *given):
         if next(left, None) is None:
-            raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
+            raise ValueError("No space left on device [tensorstore_spec='{}'] [code='28']")
         return array(self, *given)
 
     job = JOB._replace(methods={"saliency": {}})
